@@ -14,14 +14,19 @@ from uncouple.errors import UncoupleError
 from uncouple.families import FAMILIES, find_linear_layers, target_names
 from uncouple.files import read_json
 from uncouple.models import load_model, load_tokenizer
+from uncouple.packing import make_batches
 from uncouple.prompts import encode_sample
 from uncouple.samples import Source, make_samples
-from uncouple.scoring import accumulate_gradients, make_batches, score_layers, summarize, top_entries
+from uncouple.scoring import accumulate_gradients, pack_samples, score_layers, summarize, top_entries
 from uncouple.shards import read_scores
 
 
 def encode_all(tokenizer, prompt="chat"):
     return [encode_sample(tokenizer, question, answer, prompt, 256) for question, answer in TEXTS]
+
+
+def batch_samples(encoded, batch_tokens, ids=None):
+    return pack_samples(encoded, ids or [f"s{i}" for i in range(len(encoded))], batch_tokens)
 
 
 def slow_gradients(model, names, encoded):
@@ -58,8 +63,7 @@ def test_gradients_equal_the_slow_loop(make_model, family, batch_tokens):
     model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
     names = target_names(read_json(folder / "config.json"), "all")
     encoded = encode_all(tokenizer)
-    batches = make_batches(encoded, batch_tokens)
-    found = accumulate_gradients(model, names, encoded, batches, [str(i) for i in range(len(encoded))])
+    found = accumulate_gradients(model, names, batch_samples(encoded, batch_tokens))
     truth = slow_gradients(model, names, encoded)
     assert min(float(t.sum()) for t in truth.values()) > 0
     errors = {name: relative_error(found[name], truth[name]) for name in names}
@@ -70,9 +74,9 @@ def test_gradients_equal_the_slow_loop(make_model, family, batch_tokens):
 def test_only_the_asked_layers_are_scored_and_equal_the_whole(model_folder):
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
     config, encoded = read_json(model_folder / "config.json"), encode_all(tokenizer)
-    batches, ids = make_batches(encoded, 200), list("abcdefg")
-    whole = accumulate_gradients(model, target_names(config, "mlp"), encoded, batches, ids)
-    last = accumulate_gradients(model, target_names(config, "mlp", 1, 1), encoded, batches, ids)
+    batches = batch_samples(encoded, 200)
+    whole = accumulate_gradients(model, target_names(config, "mlp"), batches)
+    last = accumulate_gradients(model, target_names(config, "mlp", 1, 1), batches)
     assert set(last) == {f"model.layers.1.mlp.{n}_proj" for n in ("gate", "up", "down")}
     for name in last:
         assert torch.equal(last[name], whole[name])
@@ -82,7 +86,7 @@ def test_scoring_leaves_no_hook_and_no_gradient_behind(model_folder):
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
     encoded = encode_all(tokenizer)
     names = target_names(read_json(model_folder / "config.json"), "mlp")
-    accumulate_gradients(model, names, encoded, make_batches(encoded, 200), list("abcdefg"))
+    accumulate_gradients(model, names, batch_samples(encoded, 200))
     for module in model.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
@@ -91,14 +95,10 @@ def test_scoring_leaves_no_hook_and_no_gradient_behind(model_folder):
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 200))
 def test_batches_hold_every_sample_once_within_the_budget(lengths, batch_tokens):
-    class Sample:
-        def __init__(self, length):
-            self.ids = [0] * length
-
-    batches = make_batches([Sample(n) for n in lengths], batch_tokens)
+    batches = make_batches(lengths, batch_tokens)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= batch_tokens
+        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= batch_tokens
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.floats(0.001, 1))
@@ -169,7 +169,7 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sample(model_folder, name
     handle = model.get_submodule(name).register_forward_hook(spoil)
     names = target_names(read_json(model_folder / "config.json"), "mlp")
     with pytest.raises(UncoupleError) as error:
-        accumulate_gradients(model, names, encoded, make_batches(encoded, 10_000), ids)
+        accumulate_gradients(model, names, batch_samples(encoded, 10_000, ids))
     handle.remove()
     assert name in str(error.value)
     assert f"sample-{longest}:" in str(error.value)
@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_names_the_sample(model_folder):
     broken = {i for i, e in enumerate(encoded) if encoded[3].ids[-2] in e.ids}
     names = target_names(read_json(model_folder / "config.json"), "mlp")
     with pytest.raises(UncoupleError, match=r"sample s\d: its loss is not finite") as error:
-        accumulate_gradients(model, names, encoded, make_batches(encoded, 1), [f"s{i}" for i in range(len(TEXTS))])
+        accumulate_gradients(model, names, batch_samples(encoded, 1))
     assert int(str(error.value)[8]) in broken
 
 
@@ -191,7 +191,7 @@ def test_half_precision_inputs_are_multiplied_and_summed_in_float32(make_model):
     """Held to float64 products of the very bf16 inputs and gradients that the layer saw."""
     folder = make_model("llama", torch.bfloat16)
     model, tokenizer = load_model(folder, "bfloat16", "cpu"), load_tokenizer(folder)[0]
-    encoded, name = encode_all(tokenizer), "model.layers.0.mlp.up_proj"
+    encoded, name = encode_all(tokenizer), "model.layers.1.mlp.up_proj"
     truth = torch.zeros(model.get_submodule(name).weight.shape, dtype=torch.float64)
 
     def catch(_, inputs, output):
@@ -203,7 +203,7 @@ def test_half_precision_inputs_are_multiplied_and_summed_in_float32(make_model):
         output.register_hook(add)
 
     handle = model.get_submodule(name).register_forward_hook(catch)
-    found = accumulate_gradients(model, [name], encoded, make_batches(encoded, 1), list("abcdefg"))[name]
+    found = accumulate_gradients(model, ["model.layers.0.mlp.up_proj", name], batch_samples(encoded, 1))[name]
     handle.remove()
     assert found.dtype == torch.float32
     assert relative_error(found.double(), truth) < 1e-6
@@ -215,10 +215,10 @@ def test_gradients_do_not_depend_on_the_batches(model_folder, seed, batch_tokens
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
     encoded = encode_all(tokenizer)
     order = np.random.default_rng(seed).permutation(len(encoded))
-    names, ids = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"], list("abcdefg")
-    alone = accumulate_gradients(model, names, encoded, make_batches(encoded, 1), ids)
+    names = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
+    alone = accumulate_gradients(model, names, batch_samples(encoded, 1))
     mixed = [encoded[i] for i in order]
-    found = accumulate_gradients(model, names, mixed, make_batches(mixed, batch_tokens), ids)
+    found = accumulate_gradients(model, names, batch_samples(mixed, batch_tokens))
     for name in names:
         assert relative_error(found[name], alone[name]) < 1e-5
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from uncouple.devices import pick_device
 from uncouple.errors import UncoupleError
 from uncouple.files import digest, file_sha256, read_json
 from uncouple.weights import WeightFiles
@@ -122,17 +123,22 @@ def load_tokenizer(folder, prompt="bare"):
     return tokenizer, prompt
 
 
-def pick_device(device):
-    """`auto` is the first GPU where there is one, the CPU elsewhere."""
+def pick_dtype(config, dtype, device):
+    """The torch.dtype that a model is to have.
+
+    Args:
+        config: config.json as a dict.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own on a GPU, and float32 on
+            a CPU, where alone answers do not depend on the batch.
+        device: torch.device, or its type.
+    """
     import torch
 
-    try:
-        picked = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    except RuntimeError:
-        raise UncoupleError(f"device {device!r} is not known. Use auto, cpu, cuda, cuda:1 ...") from None
-    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise UncoupleError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPUs. Use auto or cpu.")
-    return picked
+    if dtype == "auto":
+        # Older files of transformers call it torch_dtype.
+        named = config.get("dtype") or config.get("torch_dtype") or "float32"
+        dtype = "float32" if getattr(device, "type", device) == "cpu" else named
+    return getattr(torch, dtype)
 
 
 def load_model(folder, dtype="auto", device="auto"):
@@ -140,27 +146,24 @@ def load_model(folder, dtype="auto", device="auto"):
 
     Args:
         folder: model folder.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own on a GPU, and float32 on
-            a CPU, where alone answers do not depend on the batch.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`...
+        dtype: see `pick_dtype`.
+        device: see `devices.pick_device`; or `all`: the layers are spread over all GPUs.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     quiet_transformers()
     config = check_folder(folder)
-    device = pick_device(device)
-    if dtype == "auto" and device.type == "cpu":
-        dtype = "float32"
-    dtype = dtype if dtype == "auto" else getattr(torch, dtype)
+    spread = device == "all"
+    device = pick_device("cuda" if spread else device)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             str(folder),
-            dtype=dtype,
+            dtype=pick_dtype(config, dtype, device),
             use_safetensors=True,
             output_loading_info=True,
             # Only this form of attention caps its logits, as Gemma 2 was trained to.
             **({"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}),
+            **({"device_map": "balanced"} if spread else {}),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UncoupleError(f"{folder}: the model cannot be loaded: {error}") from error
@@ -170,4 +173,4 @@ def load_model(folder, dtype="auto", device="auto"):
             raise UncoupleError(
                 f"{folder}: its weights lack tensors of the model, which would be random: {names}. Fetch it again."
             )
-    return model.to(device).eval().requires_grad_(False)
+    return (model if spread else model.to(device)).eval().requires_grad_(False)

@@ -1,22 +1,21 @@
 """Importance scores: abs(W) x sum over samples of abs(dL_s/dW), for all layers of a shard in one pass."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
+from uncouple.devices import free_memory, is_out_of_memory, pick_device, release_memory
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
 from uncouple.fingerprint import module_fingerprint
-from uncouple.models import check_folder, load_model, load_tokenizer, model_record
+from uncouple.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
+from uncouple.memory import plan_scoring
+from uncouple.models import check_folder, load_model, load_tokenizer, model_record, pick_dtype
+from uncouple.packing import NOT_FINITE, Batch, backward, lighten, make_again, make_batches, pack_attention, sample_at
 from uncouple.progress import Progress, say
 from uncouple.prompts import encode_sample
 from uncouple.shards import top_count, write_shard
 
-# Sums over samples are kept in this precision whatever the model computes in: bf16 sums would lose
-# every addend below 1/256 of the running total.
-ACCUMULATOR_DTYPE = torch.float32
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
@@ -31,11 +30,12 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         module: `mlp`, `attention` or `all`.
         prompt: one of `terms.PROMPTS`.
         keep: share of each matrix's weights that the shard keeps.
-        batch_tokens: the most tokens of a batch, padding counted.
+        batch_tokens: the most tokens of a batch; None takes what fits into memory.
         dtype, device: see `models.load_model`.
 
     Raises:
-        UncoupleError: bad input, or a gradient that is not finite (names layer and sample).
+        UncoupleError: bad input, one layer that does not fit into memory, or a gradient that is not finite (names
+            layer and sample).
     """
     config = check_folder(model_folder)
     names = target_names(config, module, first, last)
@@ -44,25 +44,36 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     samples = table.to_pylist()
     tokenizer, prompt = load_tokenizer(model_folder, prompt)
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
+    # A tokenizer takes as much as a hundred tokens of a batch.
+    del tokenizer
+    release_memory()
+    lengths = [len(e.ids) for e in encoded]
+    if device == "all":
+        devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    else:
+        device = pick_device(device)
+        devices = [device]
+    plan = plan_scoring(
+        model_folder,
+        names,
+        pick_dtype(config, dtype, devices[0]),
+        devices[0].type,
+        sum(free_memory(d) for d in devices),
+        max(lengths),
+        batch_tokens,
+        len(devices),
+    )
+    say(f"score: plan: {plan}")
     model = load_model(model_folder, dtype, device)
-    batches = make_batches(encoded, batch_tokens)
-    tokens = sum(len(e.ids) for e in encoded)
+    batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens)
     cut = sum(e.cut > 0 for e in encoded)
     say(
-        f"score: {len(encoded)} samples, {tokens:,} tokens in {len(batches)} batches, {len(names)} matrices, "
+        f"score: {len(encoded)} samples, {sum(lengths):,} tokens in {len(batches)} batches, {len(names)} matrices, "
         f"{model.dtype} on {model.device}"
     )
     if cut:
         say(f"score: {cut} responses were longer than the model's window and were cut")
-    gradients = accumulate_gradients(model, names, encoded, batches, [s["id"] for s in samples])
-    weights = {name: layer.weight for name, layer in find_linear_layers(model, names).items()}
-    tops, matrices = {}, {}
-    for name in names:
-        scores = gradients.pop(name).mul_(weights[name].detach().abs().to(ACCUMULATOR_DTYPE)).cpu()
-        if not torch.isfinite(scores).all():
-            raise UncoupleError(f"{name}: a score is not finite. Score in float32 (--dtype), or mend its weights.")
-        tops[name] = top_entries(scores, keep)
-        matrices[name] = summarize(scores)
+    tops, matrices = score_model(model, names, batches, keep, plan.passes)
     metadata = {
         "model": {k: record[k] for k in ("name", "source", "fingerprint")},
         "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
@@ -71,12 +82,46 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         "prompt": prompt,
         "keep": keep,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "tokens": tokens,
+        "tokens": sum(lengths),
         "responses_cut": cut,
         "code": module_fingerprint("scoring"),
         "matrices": matrices,
     }
     write_shard(output, tops, metadata)
+
+
+def score_model(model, names, batches, keep, passes=None):
+    """Scores of a loaded model's weights on packed batches.
+
+    Args:
+        names: full names of linear layers.
+        batches: list of `packing.Batch`.
+        keep: share of each matrix's weights that is kept.
+        passes: lists of decoder layers that share a pass over the batches; by default all do.
+
+    Returns:
+        (dict of name to what `top_entries` gives, dict of name to what `summarize` gives).
+
+    Raises:
+        UncoupleError: a score is not finite; names the matrix.
+    """
+    tops, matrices = {}, {}
+    for layers in passes or [{split_name(name)[1] for name in names}]:
+        part = [name for name in names if split_name(name)[1] in layers]
+        gradients = accumulate_gradients(model, part, batches)
+        for name, layer in find_linear_layers(model, part).items():
+            scores = gradients.pop(name).mul_(layer.weight.abs().to(ACCUMULATOR_DTYPE)).cpu().contiguous()
+            if not torch.isfinite(scores).all():
+                raise UncoupleError(f"{name}: a score is not finite. Score in float32 (--dtype), or mend its weights.")
+            tops[name] = top_entries(scores, keep)
+            matrices[name] = summarize(scores)
+    return tops, matrices
+
+
+def pack_samples(encoded, ids, batch_tokens):
+    """Encoded samples as a list of `packing.Batch`, none of more than `batch_tokens` tokens but for a single sample."""
+    groups = make_batches([len(e.ids) for e in encoded], batch_tokens)
+    return [Batch(tuple(encoded[i] for i in group), tuple(ids[i] for i in group)) for group in groups]
 
 
 def encode_samples(tokenizer, samples, prompt, window):
@@ -90,53 +135,60 @@ def encode_samples(tokenizer, samples, prompt, window):
     return encoded
 
 
-def make_batches(encoded, batch_tokens):
-    """Batches of sample numbers, longest first, each at most `batch_tokens` with its padding.
-
-    Longest first, so that what does not fit in memory fails at once and not at the end. A sample longer
-    than `batch_tokens` is a batch of its own.
-    """
-    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), i))
-    batches = []
-    for i in order:
-        # The first of a batch is its longest, so it says how wide each row is.
-        if batches and (len(batches[-1]) + 1) * len(encoded[batches[-1][0]].ids) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-def accumulate_gradients(model, names, encoded, batches, ids):
+def accumulate_gradients(model, names, batches):
     """Sum over samples of the absolute gradient of each sample's loss, for each named linear layer.
 
-    One forward and one backward pass a batch serve all layers. The loss of sample s depends on row s of
-    the batch alone, so with a layer's input X_s and the gradient G_s of its output, dL_s/dW = G_s^T X_s.
+    One forward and one backward pass a batch serve all layers. The loss of a sample depends on its own tokens
+    alone, so with a layer's input X_s and the gradient G_s of its output, dL_s/dW = G_s^T X_s.
+
+    Where memory runs out, the batch is halved, and so is each later one of its size; what was added stays.
 
     Args:
         model: a causal language model whose parameters need no gradient.
         names: full names of linear layers.
-        encoded: list of `prompts.Encoded`.
-        batches: lists of positions in `encoded`, as `make_batches` makes them.
-        ids: the samples' ids, for errors.
+        batches: `packing.Batch`es.
 
     Returns:
         dict of name to float32 (out, in), on the device of its layer.
 
     Raises:
-        UncoupleError: a gradient is not finite: names layer and sample.
+        UncoupleError: a loss or gradient is not finite: names layer and sample; or one sample alone does not fit.
     """
     layers = find_linear_layers(model, names)
-    sums = {n: torch.zeros(m.weight.shape, dtype=ACCUMULATOR_DTYPE, device=m.weight.device) for n, m in layers.items()}
-    total = sum(len(e.ids) for e in encoded)
-    with _Hooks(model, layers, sums) as hooks, Progress(total, "tokens", "score") as progress:
-        for batch in batches:
-            rows = [encoded[i] for i in batch]
-            hooks.rows = [_Row(ids[i], len(encoded[i].ids)) for i in batch]
-            with torch.enable_grad():
-                _batch_loss(model, rows, hooks.rows).backward()
-            progress.add(sum(row.length for row in hooks.rows))
-    return sums
+    total = sum(batch.ragged.tokens for batch in batches)
+    # A batch that ran out of memory on its way back has been added to the layers that it had come through.
+    waiting, limit = [(batch, frozenset()) for batch in reversed(batches)], None
+    with pack_attention(model), _Hooks(layers) as hooks, Progress(total, "tokens", "score") as progress:
+        while waiting:
+            batch, added = waiting.pop()
+            if limit and batch.ragged.tokens > limit and len(batch.rows) > 1:
+                waiting += [(half, added) for half in reversed(batch.halves())]
+                continue
+            hooks.start(batch, added)
+            try:
+                backward(model, batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch.rows) == 1:
+                    raise UncoupleError(
+                        f"sample {batch.ids[0]} alone ({batch.ragged.tokens} tokens) does not fit in memory ({error}). "
+                        "Score fewer layers at once (--layers), in half precision (--dtype), or remove the sample."
+                    ) from None
+                # Not here: the error holds the frames, and so the tensors, of the pass that failed.
+                failed = True
+            else:
+                failed = False
+            if failed:
+                limit = batch.ragged.tokens // 2
+                say(f"score: out of memory at {batch.ragged.tokens} tokens; goes on with {limit} and less")
+                hooks.forget()
+                release_memory()
+                waiting.append((batch, hooks.added))
+                continue
+            hooks.check()
+            progress.add(batch.ragged.tokens)
+    return hooks.sums
 
 
 def top_entries(scores, keep):
@@ -174,88 +226,53 @@ def summarize(scores):
     }
 
 
-@dataclass
-class _Row:
-    """A sample's place in a batch: its id and its number of tokens before the padding."""
-
-    sample: str
-    length: int
-
-
-def _batch_loss(model, rows, places):
-    """Sum over the batch's samples of the mean negative log-likelihood of their response tokens."""
-    width, device = max(len(r.ids) for r in rows), model.device
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    attention = torch.zeros_like(ids)
-    picked, targets, share = [], [], []
-    for number, row in enumerate(rows):
-        length = len(row.ids)
-        ids[number, :length] = torch.tensor(row.ids)
-        attention[number, :length] = 1
-        # Position t predicts token t + 1.
-        picked.append(torch.arange(row.start - 1, length - 1) + number * width)
-        targets.append(torch.tensor(row.ids[row.start :]))
-        share.append(torch.full((length - row.start,), 1 / (length - row.start)))
-    picked = torch.cat(picked).to(device)
-
-    def response_positions(_, inputs):
-        # The head, often a fifth of the model, sees the positions that predict response tokens alone.
-        return (inputs[0].reshape(-1, inputs[0].shape[-1])[picked].unsqueeze(0),)
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(response_positions)
-    try:
-        logits = model(input_ids=ids.to(device), attention_mask=attention.to(device), use_cache=False).logits[0]
-    finally:
-        handle.remove()
-    losses = torch.nn.functional.cross_entropy(logits.float(), torch.cat(targets).to(device), reduction="none")
-    bad = ~torch.isfinite(losses)
-    if bad.any():
-        counts = torch.tensor([len(t) for t in targets])
-        number = int(torch.searchsorted(counts.cumsum(0), bad.nonzero()[0].cpu(), right=True))
-        raise UncoupleError(f"sample {places[number].sample}: its loss is not finite. {_NOT_FINITE}")
-    return (losses * torch.cat(share).to(device)).sum()
-
-
-_NOT_FINITE = "Score in float32, or remove the sample."
-
-
 class _Hooks:
-    """Catches each layer's input and the gradient of its output, and adds abs(G_s^T X_s) to the sums."""
+    """Catches each layer's input and the gradient of its output, and adds each sample's product to the layer's sums."""
 
-    def __init__(self, model, layers, sums):
-        self.layers, self.sums, self.rows, self.handles = layers, sums, [], []
-        self.lowest = model.get_submodule(split_name(next(iter(layers)))[0])
+    def __init__(self, layers):
+        self.layers = layers
+        self.sums = {name: new_sums(layer.weight) for name, layer in layers.items()}
+        self.handles, self.scratch = [], {}
 
     def __enter__(self):
-        # Nothing below the lowest scored layer needs a gradient: the graph, and so the backward pass, begins there.
-        self.handles.append(self.lowest.register_forward_pre_hook(_start_graph, with_kwargs=True))
-        for name, layer in self.layers.items():
-            self.handles.append(layer.register_forward_hook(self._catch(name)))
+        self.handles = [layer.register_forward_hook(self._catch(name)) for name, layer in self.layers.items()]
         return self
 
     def __exit__(self, *_):
         for handle in self.handles:
             handle.remove()
 
+    def start(self, batch, added):
+        """Get ready for a batch that has been added to some layers already."""
+        self.batch, self.ragged, self.added, self.inputs, self.finite = batch, batch.ragged, added, {}, {}
+
+    def forget(self):
+        self.inputs.clear()
+        self.finite.clear()
+
+    def check(self):
+        """An error if a gradient of the batch was not finite. Once a batch, since a GPU must be waited for."""
+        for name, marks in self.finite.items():
+            if not bool(torch.isfinite(marks).all()):
+                place = int((~torch.isfinite(marks)).nonzero()[0])
+                sample = sample_at(self.batch, place)
+                raise UncoupleError(f"{name}, sample {sample}: a gradient is not finite. {NOT_FINITE}")
+
     def _catch(self, name):
         def catch_input(_, inputs, output):
-            x = inputs[0].detach()
-            output.register_hook(lambda g: self._add(name, x, g))
+            # Nothing below the lowest scored layers needs a gradient: the graph, and so the backward pass, begins there.
+            if not output.requires_grad:
+                output.requires_grad_()
+            self.inputs[name] = lighten(inputs[0])
+            output.register_hook(lambda g: self._add(name, g))
 
         return catch_input
 
-    def _add(self, name, x, g):
-        total = self.sums[name]
-        for number, row in enumerate(self.rows):
-            # Padding is cut away, so it costs nothing and adds nothing.
-            g_s, x_s = g[number, : row.length], x[number, : row.length]
-            if not torch.isfinite(g_s).all():
-                raise UncoupleError(f"{name}, sample {row.sample}: a gradient is not finite. {_NOT_FINITE}")
-            # A product of half-precision inputs would be rounded to half precision before it is added.
-            total += torch.mm(g_s.to(ACCUMULATOR_DTYPE).T, x_s.to(ACCUMULATOR_DTYPE)).abs_()
-
-
-def _start_graph(_, args, kwargs):
-    if args:
-        return (args[0].detach().requires_grad_(), *args[1:]), kwargs
-    return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+    def _add(self, name, g):
+        x = self.inputs.pop(name)
+        if name in self.added:
+            return
+        g, x = g.flatten(0, -2), make_again(x).flatten(0, -2)
+        self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
+        add_abs_products(self.sums[name], g, x, self.ragged, self.scratch)
+        self.added |= {name}

@@ -1,0 +1,120 @@
+"""Where a model runs: which device, whether it is free, and how much memory there is."""
+
+import ctypes
+import gc
+import getpass
+import tempfile
+import time
+from pathlib import Path
+
+from uncouple.errors import UncoupleError
+from uncouple.progress import say
+
+# Leases of this process, by GPU: they end with it, however it ends.
+_LEASES = {}
+
+
+def pick_device(device):
+    """A torch.device, leased where the choice is left to us.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, a torch.device; or `auto`: a GPU that no other job of this user has
+            leased, waited for if need be, and the CPU where there is no GPU.
+
+    Raises:
+        UncoupleError: no such device.
+    """
+    import torch
+
+    if device == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        gpus = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+        return torch.device("cuda", lease(gpus))
+    try:
+        picked = torch.device(device)
+    except RuntimeError:
+        raise UncoupleError(f"device {device!r} is not known. Use auto, cpu, cuda, cuda:1 ...") from None
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise UncoupleError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPUs. Use auto or cpu.")
+    return picked
+
+
+def lease(gpus, folder=None, poll=1.0):
+    """The number of a GPU that this process, and no other, has leased until it ends.
+
+    The lease is a lock on a file, which the system lets go of when the process dies. A GPU that was leased before
+    is given again.
+
+    Args:
+        gpus: names of the GPUs that differ on the whole machine, such as UUIDs.
+        folder: of the lock files; the system's temporary folder by default.
+        poll: seconds between two tries when all are taken.
+    """
+    from filelock import FileLock, Timeout
+
+    for number, gpu in enumerate(gpus):
+        if gpu in _LEASES:
+            return number
+    folder, waits = Path(folder or tempfile.gettempdir()), False
+    while True:
+        for number, gpu in enumerate(gpus):
+            lock = FileLock(folder / f"uncouple-{getpass.getuser()}-{gpu}.lock", is_singleton=False)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            _LEASES[gpu] = lock
+            return number
+        if not waits:
+            say(f"all {len(gpus)} GPUs are leased by other jobs; waiting for one (--device cuda:0 does not wait)")
+            waits = True
+        time.sleep(poll)
+
+
+def free_memory(device):
+    """Bytes that can be had on a torch.device now; on a CPU within the limit of a container or a batch job."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    for group in _control_groups():
+        try:
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        except (OSError, ValueError):
+            # No limit is written as the word `max`.
+            continue
+        free = min(free, limit - used)
+    return free
+
+
+def _control_groups():
+    """Folders of this process's Linux control group (version 2) and of those around it."""
+    try:
+        path = Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
+    except OSError:
+        return []
+    inner = Path("/sys/fs/cgroup") / path
+    return [inner, *inner.parents][: len(Path(path).parts) + 1]
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory ran out, on a GPU or a CPU."""
+    import torch
+
+    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or cpu
+
+
+def release_memory():
+    """Give memory that is no longer used back to the system, on the CPU and the GPUs."""
+    import torch
+
+    gc.collect()
+    # glibc keeps what was freed; other C libraries have no such call.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,173 @@
+"""Memory: what scoring needs, what is free, and how the work is cut to fit. Needs a model's config, not its weights."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from uncouple.errors import UncoupleError
+from uncouple.families import find_linear_layers, split_name
+from uncouple.kernels import ACCUMULATOR_DTYPE
+from uncouple.packing import HEAD_BYTES, lighten, make_again, pack_attention
+
+GB = 10**9
+# A batch of more tokens is no faster: on a CPU it leaves the caches, and a GPU is busy with it long since.
+MOST_TOKENS = {"cpu": 512, "cuda": 8192}
+# Fewer tokens read all weights too often for what is done with them. Rather less than that, more passes.
+FEWEST_TOKENS = {"cpu": 128, "cuda": 1024}
+# Memory of the process besides tensors: Python, the libraries, the tokenizer (measured); on a GPU the context is
+# not in what is free, and the allocator's gaps are a share of what it holds.
+RUNTIME_BYTES = {"cpu": 550 * 10**6, "cuda": 0}
+# On a CPU the batch may take this much however much is free, since a larger one is no faster; see MOST_TOKENS.
+CPU_BATCH_BYTES = 280 * 10**6
+RESERVE = 0.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a scoring job fits into memory. Sizes are bytes.
+
+    Attributes:
+        weights: the model.
+        sums: float32 accumulators of one pass.
+        token: what one token of a batch keeps for the backward pass.
+        fixed: buffers that do not grow with the batch.
+        runtime: the process itself.
+        free: what there was before anything was loaded.
+        passes: lists of decoder layers, those of one pass over the samples together.
+        batch_tokens: the most tokens of a batch.
+    """
+
+    weights: int
+    sums: int
+    token: int
+    fixed: int
+    runtime: int
+    free: int
+    passes: tuple
+    batch_tokens: int
+
+    @property
+    def peak(self):
+        return self.weights + self.sums + self.fixed + self.runtime + self.token * self.batch_tokens
+
+    def __str__(self):
+        count = len(self.passes)
+        return (
+            f"{self.peak / GB:.1f} of {self.free / GB:.1f} GB free: weights {self.weights / GB:.2f}, accumulators "
+            f"{self.sums / GB:.2f}, batch {(self.token * self.batch_tokens + self.fixed) / GB:.2f} "
+            f"({self.batch_tokens} tokens of {self.token / 1e6:.2f} MB), process {self.runtime / GB:.2f}; "
+            f"{len(self.passes[0])} layers a pass, {count} pass{'es' if count > 1 else ''} over the samples"
+        )
+
+
+def plan_scoring(folder, names, dtype, kind, free, longest, batch_tokens=None, devices=1):
+    """Fit a scoring job into memory: as few passes over the samples as leave room for a batch worth its name.
+
+    Args:
+        folder: model folder, or a model id on the Hub: its config alone is read.
+        names: full names of the linear layers to score.
+        dtype: torch.dtype of the model.
+        kind: `cpu` or `cuda`.
+        free: bytes, over all devices.
+        longest: tokens of the longest sample.
+        batch_tokens: tokens of a batch where the user has said so, else None.
+        devices: over how many the model is spread.
+
+    Raises:
+        UncoupleError: not even one layer fits; says what to change.
+    """
+    skeleton = make_skeleton(folder, dtype)
+    layers = find_linear_layers(skeleton, names)
+    weights = sum(p.numel() * p.element_size() for p in skeleton.parameters())
+    numbers = sorted({split_name(name)[1] for name in names})
+    size = {number: 0 for number in numbers}
+    for name, layer in layers.items():
+        size[split_name(name)[1]] += layer.weight.numel() * ACCUMULATOR_DTYPE.itemsize
+    token = bytes_per_token(skeleton, layers, dtype)
+    largest = max(layer.weight.numel() for layer in layers.values())
+    # Logits of a part of the tokens, their log-softmax and its gradient; the CPU's product of one matrix.
+    fixed = 3 * HEAD_BYTES[kind] + (largest * ACCUMULATOR_DTYPE.itemsize if kind == "cpu" else 0)
+    runtime = RUNTIME_BYTES[kind]
+    usable = free * (1 - RESERVE) - weights - fixed - runtime
+    fewest = batch_tokens or max(longest, FEWEST_TOKENS[kind])
+    for layers_per_pass in _fewer_and_fewer(len(numbers)):
+        passes = [tuple(numbers[i : i + layers_per_pass]) for i in range(0, len(numbers), layers_per_pass)]
+        sums = max(sum(size[number] for number in part) for part in passes)
+        # The last resort is one layer and a batch of one sample.
+        least = longest if layers_per_pass == 1 and not batch_tokens else fewest
+        room = math.floor((usable - sums) / token)
+        if room >= least:
+            most = min(room, MOST_TOKENS[kind] * devices)
+            if kind == "cpu":
+                most = min(most, CPU_BATCH_BYTES // token)
+            tokens = batch_tokens or max(most, longest)
+            return Plan(weights, sums, token, fixed, runtime, int(free), tuple(passes), tokens)
+    need = weights + fixed + runtime + max(size.values()) + token * (batch_tokens or longest)
+    advice = ["spread it over more GPUs (--device all)" if kind == "cuda" else "free some memory"]
+    advice += ["use half precision (--dtype bfloat16)"] if dtype.itemsize > 2 else []
+    advice += ["lower --batch-tokens" if batch_tokens else f"leave out long samples (the longest has {longest} tokens)"]
+    raise UncoupleError(
+        f"one layer at a time needs {need / (1 - RESERVE) / GB:.1f} GB and {free / GB:.1f} GB are free: weights "
+        f"{weights / GB:.1f}, accumulators {max(size.values()) / GB:.2f}, batch "
+        f"{token * (batch_tokens or longest) / GB:.2f}. To make it fit, {', or '.join(advice)}."
+    )
+
+
+def _fewer_and_fewer(count):
+    """Sizes of the parts that `count` layers are cut into: all, half, a third... each size once."""
+    return dict.fromkeys(math.ceil(count / parts) for parts in range(1, count + 1))
+
+
+def make_skeleton(folder, dtype):
+    """A model without weights (on the meta device), from its config alone.
+
+    Args:
+        folder: model folder, or a model id on the Hub.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        what = "the config cannot be read" if Path(folder).is_dir() else "no such folder, and no model of the Hub"
+        raise UncoupleError(f"{folder}: {what}: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def bytes_per_token(skeleton, layers, dtype):
+    """What the forward pass keeps for the backward pass, for each token of a batch.
+
+    A forward pass of the skeleton, of which autograd tells the tensors that it would keep; to them come
+    the inputs of the scored layers. No number is computed.
+
+    Args:
+        skeleton: see `make_skeleton`.
+        layers: dict of name to linear layer, those that are scored.
+    """
+    tokens, kept, parameters = 64, {}, {p.untyped_storage()._cdata for p in skeleton.parameters()}
+
+    def keep(tensor):
+        light = lighten(tensor)
+        if light is tensor:
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = (storage.nbytes(), tensor)
+        return light
+
+    def catch(_, inputs, output):
+        if not output.requires_grad:
+            output.requires_grad_()
+        keep(inputs[0])
+
+    handles = [layer.register_forward_hook(catch) for layer in layers.values()]
+    width = skeleton.get_input_embeddings().weight.shape[1]
+    states = torch.empty(1, tokens, width, dtype=dtype, device="meta")
+    positions = torch.arange(tokens, device="meta")[None]
+    with pack_attention(skeleton), torch.autograd.graph.saved_tensors_hooks(keep, make_again), torch.enable_grad():
+        skeleton.base_model(inputs_embeds=states, position_ids=positions, cu_seq_lens_q=[tokens], use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return math.ceil(sum(size for key, (size, _) in kept.items() if key not in parameters) / tokens)
