@@ -1,5 +1,7 @@
 """Importance scores: abs(W) x sum over samples of abs(dL_s/dW), for all layers of a shard in one pass."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -17,6 +19,7 @@ from uncouple.prompts import encode_sample
 from uncouple.shards import top_count, write_shard
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
+_LEVEL_BITS = 12
 
 
 def score_layers(model_folder, samples_path, output, *, first, last, module, prompt, keep, batch_tokens, dtype, device):
@@ -111,10 +114,10 @@ def score_model(model, names, batches, keep, passes=None):
         gradients = accumulate_gradients(model, part, batches)
         for name, layer in find_linear_layers(model, part).items():
             scores = gradients.pop(name).mul_(layer.weight.abs().to(ACCUMULATOR_DTYPE)).cpu().contiguous()
-            if not torch.isfinite(scores).all():
+            if not math.isfinite(scores.sum(dtype=torch.float64)):
                 raise UncoupleError(f"{name}: a score is not finite. Score in float32 (--dtype), or mend its weights.")
-            tops[name] = top_entries(scores, keep)
-            matrices[name] = summarize(scores)
+            levels = count_levels(scores)
+            tops[name], matrices[name] = top_entries(scores, keep, levels), summarize(scores, levels)
     return tops, matrices
 
 
@@ -191,39 +194,55 @@ def accumulate_gradients(model, names, batches):
     return hooks.sums
 
 
-def top_entries(scores, keep):
+def count_levels(scores):
+    """How many entries of a matrix are on each level: what their leading 20 bits say, a step of 2**-11 of the value.
+
+    Floats that are not negative have the order of their bits, so one count serves the top entries and the quantiles.
+
+    Args:
+        scores: float32 tensor, on the CPU, finite and not negative.
+
+    Returns:
+        int64 array, by level.
+    """
+    return np.bincount(scores.reshape(-1).numpy().view(np.int32) >> _LEVEL_BITS)
+
+
+def top_entries(scores, keep, levels):
     """The top floor(keep * N) entries of a matrix.
 
     Args:
-        scores: float32 tensor of N entries, on the CPU.
+        scores: float32 tensor of N entries, on the CPU, finite and not negative.
         keep: share of the entries.
+        levels: `count_levels` of the scores.
 
     Returns:
         (int64 (k,), float32 (k,)): flat row-major indices and scores, by score descending, ties by index ascending.
     """
-    flat = scores.reshape(-1)
-    count = top_count(keep, flat.numel())
-    if not count:
-        return np.empty(0, np.int64), np.empty(0, np.float32)
-    # topk breaks ties as it likes, so it gives the threshold alone; of the entries on it, the first are taken.
-    threshold = torch.topk(flat, count, sorted=False).values.min()
-    above = torch.nonzero(flat > threshold).squeeze(1)
-    level = torch.nonzero(flat == threshold).squeeze(1)[: count - len(above)]
-    index = torch.cat([above, level]).sort().values
-    values, order = torch.sort(flat[index], descending=True, stable=True)
-    return index[order].numpy(), values.numpy()
-
-
-def summarize(scores):
-    """Shape, sum and quantiles of all scores of a matrix, for a shard's metadata."""
     flat = scores.reshape(-1).numpy()
-    places = [int(q * (len(flat) - 1)) for q in QUANTILES]
-    parted = np.partition(flat, places)
+    count = top_count(keep, flat.size)
+    # The lowest level that holds one of the top; what lies above its floor is little more than the top.
+    level = np.searchsorted(levels[::-1].cumsum(), count)
+    floor = _floor_of(len(levels) - 1 - level) if count else math.inf
+    index = np.flatnonzero(flat >= floor)
+    order = np.argsort(-flat[index], kind="stable")[:count]
+    return index[order], flat[index[order]]
+
+
+def summarize(scores, levels):
+    """Shape, sum and quantiles (rounded down to their level) of all scores of a matrix, for a shard's metadata."""
+    places = [int(q * (scores.numel() - 1)) for q in QUANTILES]
+    floors = _floor_of(np.searchsorted(levels.cumsum(), places, side="right"))
     return {
         "shape": list(scores.shape),
-        "sum": float(flat.sum(dtype=np.float64)),
-        "quantiles": {str(q): float(parted[place]) for q, place in zip(QUANTILES, places, strict=True)},
+        "sum": float(scores.sum(dtype=torch.float64)),
+        "quantiles": {str(q): float(floor) for q, floor in zip(QUANTILES, floors, strict=True)},
     }
+
+
+def _floor_of(level):
+    """The least float32 on a level."""
+    return (np.asarray(level, np.int32) << _LEVEL_BITS).view(np.float32)
 
 
 class _Hooks:
