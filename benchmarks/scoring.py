@@ -30,7 +30,7 @@ from benchmarks.common import (  # noqa: E402
 )
 from uncouple.families import find_linear_layers, split_name, target_names  # noqa: E402
 from uncouple.files import read_table  # noqa: E402
-from uncouple.memory import plan_scoring  # noqa: E402
+from uncouple.memory import make_skeleton, plan_scoring  # noqa: E402
 from uncouple.models import check_folder, load_model, load_tokenizer  # noqa: E402
 from uncouple.scoring import accumulate_gradients, encode_samples, pack_samples, score_model  # noqa: E402
 from uncouple.shards import write_shard  # noqa: E402
@@ -178,7 +178,7 @@ def measure(arguments):
     del tokenizer
     lengths = [len(sample.ids) for sample in encoded]
     model = load_model(folder, arguments.dtype, "cpu")
-    plan = plan_scoring(folder, names, model.dtype, "cpu", 10**12, max(lengths), arguments.batch_tokens)
+    plan = plan_scoring(make_skeleton(model.config, model.dtype), names, "cpu", 10**12, max(lengths), arguments.batch_tokens)
     scored = sum(layer.weight.numel() for layer in find_linear_layers(model, names).values())
     print(
         f"{describe_machine('cpu')}; {folder.name}, {arguments.module}, {model.dtype}: {len(encoded)} samples, "
@@ -189,7 +189,7 @@ def measure(arguments):
         truth = Path(scratch) / "published"
         for method in arguments.methods:
             work = Path(scratch) / method
-            work.mkdir()
+            work.mkdir(exist_ok=True)
             extra = (plan.batch_tokens, 1e-3) if method == "uncouple" else ()
             start_peak("cpu")
             sums, seconds = stopwatch(lambda: globals()[method](model, names, encoded, work, *extra), "cpu")  # noqa: B023

@@ -96,6 +96,11 @@ def scoring_memory_mb(wildcards, input):
     return 2000 + 4 * sum(p.stat().st_size for p in Path(input.model).parent.glob("*.safetensors")) // 10**6
 
 
+def threads_of_gpu_job():
+    """All cores, or this job's share of them where --resources gpu=N lets N such jobs run side by side."""
+    return max(1, workflow.cores // (workflow.global_resources.get("gpu") or 1))
+
+
 def variant_value(key):
     """A function of wildcards: the value of one key of the variant."""
     return lambda wildcards: config["variants"][wildcards.variant].get(key)

@@ -19,7 +19,7 @@ rule ask_variant:
         f"{BENCHMARKS}/answers/{{model}}/{{variant}}/{{dimension}}.tsv"
     conda:
         "../envs/torch.yaml"
-    threads: workflow.cores
+    threads: threads_of_gpu_job()
     resources:
         gpu=1,
         mem_mb=scoring_memory_mb,

@@ -13,7 +13,7 @@ rule score_shard:
         f"{BENCHMARKS}/scores/{{model}}/{{sample_set}}/layers-{{first}}-{{last}}.tsv"
     conda:
         "../envs/torch.yaml"
-    threads: workflow.cores
+    threads: threads_of_gpu_job()
     resources:
         gpu=1,
         mem_mb=scoring_memory_mb,

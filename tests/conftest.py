@@ -1,4 +1,4 @@
-"""Tiny random models of every family, tiny sample sets, and where the real data is."""
+"""Tiny random models of every family, tiny sample sets, the slow truth of gradients, and where the real data is."""
 
 import json
 import os
@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+
+# Without a GPU, Triton's kernels are interpreted on the CPU. It looks when it is first imported, as transformers does.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from uncouple.families import find_linear_layers
+from uncouple.prompts import encode_sample
+from uncouple.scoring import pack_samples
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -56,6 +64,40 @@ FAMILY_CONFIGS = {
 }
 
 
+def encode_all(tokenizer, prompt="chat"):
+    """All TEXTS as `prompts.Encoded`."""
+    return [encode_sample(tokenizer, question, answer, prompt, 256) for question, answer in TEXTS]
+
+
+def batch_samples(encoded, batch_tokens, ids=None):
+    """Packed batches of samples s0, s1 ..., or of the ids given."""
+    return pack_samples(encoded, ids or [f"s{i}" for i in range(len(encoded))], batch_tokens)
+
+
+def slow_gradients(model, names, encoded):
+    """The truth: for each sample alone, backward through the whole model, and the absolute value of weight.grad."""
+    layers = find_linear_layers(model, names)
+    sums = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
+    for layer in layers.values():
+        layer.weight.requires_grad_(True)
+    for sample in encoded:
+        model.zero_grad()
+        ids = torch.tensor([sample.ids])
+        labels = ids.clone()
+        labels[:, : sample.start] = -100
+        model(input_ids=ids, labels=labels).loss.backward()
+        for name, layer in layers.items():
+            sums[name] += layer.weight.grad.abs()
+    model.zero_grad()
+    model.requires_grad_(False)
+    return sums
+
+
+def relative_error(found, truth):
+    """Norm of the difference by norm of the truth."""
+    return float(torch.linalg.norm(found - truth) / torch.linalg.norm(truth))
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     """A byte-level BPE tokenizer with a chat template that puts a beginning-of-sequence token in front."""
@@ -82,15 +124,15 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tokenizer):
-    """A function of family (and dtype and seed) to the folder of a tiny random model, made once each."""
+    """A function of family (and dtype, seed and config keys) to the folder of a tiny random model, made once each."""
     made = {}
 
-    def make(family="llama", dtype=torch.float32, seed=0):
-        key = (family, dtype, seed)
+    def make(family="llama", dtype=torch.float32, seed=0, **changes):
+        key = (family, dtype, seed, json.dumps(changes, sort_keys=True))
         if key not in made:
             torch.manual_seed(seed)
             values = SMALL | FAMILY_CONFIGS[family] | {"vocab_size": len(tokenizer)}
-            config = AutoConfig.for_model(family, **{k: v for k, v in values.items() if v is not None})
+            config = AutoConfig.for_model(family, **{k: v for k, v in values.items() if v is not None} | changes)
             model = AutoModelForCausalLM.from_config(config).to(dtype)
             # The usual initial weights are so small that all gradients nearly vanish.
             with torch.no_grad():

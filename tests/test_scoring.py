@@ -7,49 +7,17 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, TEXTS
+from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, slow_gradients
 from hypothesis import given, settings
 
 from uncouple.errors import UncoupleError
-from uncouple.families import FAMILIES, find_linear_layers, target_names
+from uncouple.families import FAMILIES, target_names
 from uncouple.files import read_json
 from uncouple.models import load_model, load_tokenizer
-from uncouple.packing import make_batches
 from uncouple.prompts import encode_sample
 from uncouple.samples import Source, make_samples
-from uncouple.scoring import accumulate_gradients, pack_samples, score_layers, summarize, top_entries
+from uncouple.scoring import accumulate_gradients, count_levels, score_layers, summarize, top_entries
 from uncouple.shards import read_scores
-
-
-def encode_all(tokenizer, prompt="chat"):
-    return [encode_sample(tokenizer, question, answer, prompt, 256) for question, answer in TEXTS]
-
-
-def batch_samples(encoded, batch_tokens, ids=None):
-    return pack_samples(encoded, ids or [f"s{i}" for i in range(len(encoded))], batch_tokens)
-
-
-def slow_gradients(model, names, encoded):
-    """The truth: for each sample alone, backward through the whole model, and the absolute value of weight.grad."""
-    layers = find_linear_layers(model, names)
-    sums = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
-    for layer in layers.values():
-        layer.weight.requires_grad_(True)
-    for sample in encoded:
-        model.zero_grad()
-        ids = torch.tensor([sample.ids])
-        labels = ids.clone()
-        labels[:, : sample.start] = -100
-        model(input_ids=ids, labels=labels).loss.backward()
-        for name, layer in layers.items():
-            sums[name] += layer.weight.grad.abs()
-    model.zero_grad()
-    model.requires_grad_(False)
-    return sums
-
-
-def relative_error(found, truth):
-    return float(torch.linalg.norm(found - truth) / torch.linalg.norm(truth))
 
 
 def test_every_family_has_a_tiny_model():
@@ -93,19 +61,11 @@ def test_scoring_leaves_no_hook_and_no_gradient_behind(model_folder):
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 200))
-def test_batches_hold_every_sample_once_within_the_budget(lengths, batch_tokens):
-    batches = make_batches(lengths, batch_tokens)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= batch_tokens
-
-
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.floats(0.001, 1))
 @settings(max_examples=200)
 def test_top_entries_break_ties_by_the_lower_index(values, keep):
     scores = torch.tensor(values, dtype=torch.float32)
-    index, score = top_entries(scores, keep)
+    index, score = top_entries(scores, keep, count_levels(scores))
     count = math.floor(keep * len(values))
     assert abs(len(index) - count) <= 1  # floats such as 0.29 * 100 fall short; see test_top_count
     truth = sorted(range(len(values)), key=lambda i: (-values[i], i))[: len(index)]
@@ -114,11 +74,28 @@ def test_top_entries_break_ties_by_the_lower_index(values, keep):
 
 
 def test_summary_of_scores():
-    summary = summarize(torch.arange(1000, dtype=torch.float32).reshape(10, 100).flip(0))
+    scores = torch.arange(1000, dtype=torch.float32).reshape(10, 100).flip(0)
+    summary = summarize(scores, count_levels(scores))
     assert summary["shape"] == [10, 100]
     assert summary["sum"] == 499500
     assert summary["quantiles"]["0.5"] == 499
     assert summary["quantiles"]["0.99"] == 989
+    scores = torch.rand(300, 700) ** 9
+    quantiles = summarize(scores, count_levels(scores))["quantiles"]
+    exact = np.quantile(scores.numpy(), [float(q) for q in quantiles], method="lower")
+    assert np.all((exact * (1 - 2**-11) <= list(quantiles.values())) & (list(quantiles.values()) <= exact))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3000), st.sampled_from([1e-4, 1e-3, 0.01, 0.1, 1.0]))
+@settings(max_examples=100, deadline=None)
+def test_top_entries_of_scores_of_all_sizes_equal_a_sort(seed, size, keep):
+    values = np.float32(10.0) ** np.random.default_rng(seed).uniform(-40, 30, size).astype(np.float32)
+    scores = torch.from_numpy(values)
+    index, score = top_entries(scores, keep, count_levels(scores))
+    truth = np.lexsort((np.arange(size), -values))[: len(index)]
+    assert len(index) == math.floor(round(keep * size, 6))
+    assert np.array_equal(index, truth)
+    assert np.array_equal(score, values[truth])
 
 
 def test_shards_by_layers_equal_one_shard_and_hold_weight_times_gradient(model_folder, tmp_path, write_jsonl):

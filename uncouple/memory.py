@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from uncouple.devices import free_memory, pick_device
 from uncouple.errors import UncoupleError
-from uncouple.families import find_linear_layers, split_name
+from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.kernels import ACCUMULATOR_DTYPE
+from uncouple.models import pick_dtype
 from uncouple.packing import HEAD_BYTES, lighten, make_again, pack_attention
 
 GB = 10**9
@@ -62,13 +64,12 @@ class Plan:
         )
 
 
-def plan_scoring(folder, names, dtype, kind, free, longest, batch_tokens=None, devices=1):
+def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, devices=1):
     """Fit a scoring job into memory: as few passes over the samples as leave room for a batch worth its name.
 
     Args:
-        folder: model folder, or a model id on the Hub: its config alone is read.
+        skeleton: the model without its weights; see `make_skeleton`.
         names: full names of the linear layers to score.
-        dtype: torch.dtype of the model.
         kind: `cpu` or `cuda`.
         free: bytes, over all devices.
         longest: tokens of the longest sample.
@@ -78,14 +79,13 @@ def plan_scoring(folder, names, dtype, kind, free, longest, batch_tokens=None, d
     Raises:
         UncoupleError: not even one layer fits; says what to change.
     """
-    skeleton = make_skeleton(folder, dtype)
     layers = find_linear_layers(skeleton, names)
     weights = sum(p.numel() * p.element_size() for p in skeleton.parameters())
     numbers = sorted({split_name(name)[1] for name in names})
     size = {number: 0 for number in numbers}
     for name, layer in layers.items():
         size[split_name(name)[1]] += layer.weight.numel() * ACCUMULATOR_DTYPE.itemsize
-    token = bytes_per_token(skeleton, layers, dtype)
+    token = bytes_per_token(skeleton, layers)
     largest = max(layer.weight.numel() for layer in layers.values())
     # Logits of a part of the tokens, their log-softmax and its gradient; the CPU's product of one matrix.
     fixed = 3 * HEAD_BYTES[kind] + (largest * ACCUMULATOR_DTYPE.itemsize if kind == "cpu" else 0)
@@ -106,7 +106,7 @@ def plan_scoring(folder, names, dtype, kind, free, longest, batch_tokens=None, d
             return Plan(weights, sums, token, fixed, runtime, int(free), tuple(passes), tokens)
     need = weights + fixed + runtime + max(size.values()) + token * (batch_tokens or longest)
     advice = ["spread it over more GPUs (--device all)" if kind == "cuda" else "free some memory"]
-    advice += ["use half precision (--dtype bfloat16)"] if dtype.itemsize > 2 else []
+    advice += ["use half precision (--dtype bfloat16)"] if skeleton.dtype.itemsize > 2 else []
     advice += ["lower --batch-tokens" if batch_tokens else f"leave out long samples (the longest has {longest} tokens)"]
     raise UncoupleError(
         f"one layer at a time needs {need / (1 - RESERVE) / GB:.1f} GB and {free / GB:.1f} GB are free: weights "
@@ -115,30 +115,63 @@ def plan_scoring(folder, names, dtype, kind, free, longest, batch_tokens=None, d
     )
 
 
+def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest, batch_tokens):
+    """The plan for a model that need not be here, on this machine or on GPUs that need not be here either.
+
+    Args:
+        model: model folder, or a model id on the Hub.
+        layers: (first, last), both included; last None means the model's last.
+        module, dtype, batch_tokens: as for `scoring.score_layers`.
+        gpu_memory: bytes of each GPU, or None for what is free on this machine.
+        gpus: over how many the model is spread.
+        longest: tokens of the longest sample.
+
+    Raises:
+        UncoupleError: an unknown architecture, or it does not fit.
+    """
+    config = read_config(model).to_dict()
+    if gpu_memory:
+        kind, free = "cuda", gpu_memory * gpus
+    else:
+        # Not leased: nothing is going to run.
+        device = pick_device("cuda" if torch.cuda.is_available() else "cpu")
+        kind, free = device.type, free_memory(device) * gpus
+    names = target_names(config, module, *layers)
+    skeleton = make_skeleton(read_config(model), pick_dtype(config, dtype, kind))
+    return plan_scoring(skeleton, names, kind, free, longest, batch_tokens, gpus)
+
+
 def _fewer_and_fewer(count):
     """Sizes of the parts that `count` layers are cut into: all, half, a third... each size once."""
     return dict.fromkeys(math.ceil(count / parts) for parts in range(1, count + 1))
 
 
-def make_skeleton(folder, dtype):
-    """A model without weights (on the meta device), from its config alone.
-
-    Args:
-        folder: model folder, or a model id on the Hub.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
+def read_config(model):
+    """The transformers config of a model folder, or of a model id on the Hub, of which nothing else is fetched."""
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(str(folder))
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoConfig.from_pretrained(str(model))
     except (OSError, ValueError, KeyError) as error:
-        what = "the config cannot be read" if Path(folder).is_dir() else "no such folder, and no model of the Hub"
-        raise UncoupleError(f"{folder}: {what}: {error}") from error
+        what = "its config cannot be read" if Path(model).is_dir() else "no such folder, and no such model on the Hub"
+        raise UncoupleError(f"{model}: {what}: {str(error).splitlines()[0]}") from error
+
+
+def make_skeleton(config, dtype):
+    """A model without weights, on the meta device.
+
+    Args:
+        config: of transformers; see `read_config`.
+        dtype: torch.dtype.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
-def bytes_per_token(skeleton, layers, dtype):
+def bytes_per_token(skeleton, layers):
     """What the forward pass keeps for the backward pass, for each token of a batch.
 
     A forward pass of the skeleton, of which autograd tells the tensors that it would keep; to them come
@@ -164,7 +197,7 @@ def bytes_per_token(skeleton, layers, dtype):
 
     handles = [layer.register_forward_hook(catch) for layer in layers.values()]
     width = skeleton.get_input_embeddings().weight.shape[1]
-    states = torch.empty(1, tokens, width, dtype=dtype, device="meta")
+    states = torch.empty(1, tokens, width, dtype=skeleton.dtype, device="meta")
     positions = torch.arange(tokens, device="meta")[None]
     with pack_attention(skeleton), torch.autograd.graph.saved_tensors_hooks(keep, make_again), torch.enable_grad():
         skeleton.base_model(inputs_embeds=states, position_ids=positions, cu_seq_lens_q=[tokens], use_cache=False)

@@ -138,7 +138,7 @@ def pick_dtype(config, dtype, device):
         # Older files of transformers call it torch_dtype.
         named = config.get("dtype") or config.get("torch_dtype") or "float32"
         dtype = "float32" if getattr(device, "type", device) == "cpu" else named
-    return getattr(torch, dtype)
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
 
 
 def load_model(folder, dtype="auto", device="auto"):

@@ -13,7 +13,7 @@ from uncouple.errors import UncoupleError
 from uncouple.kernels import Ragged
 
 # The head's output for one token is as wide as the vocabulary, so it is made for this many bytes of tokens at a time.
-HEAD_BYTES = {"cpu": 2**23, "cuda": 2**30}
+HEAD_BYTES = {"cpu": 2**23, "cuda": 2**28}
 ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton"
 NOT_FINITE = "Score in float32, or remove the sample."
 

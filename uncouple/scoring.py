@@ -11,7 +11,7 @@ from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
 from uncouple.fingerprint import module_fingerprint
 from uncouple.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
-from uncouple.memory import plan_scoring
+from uncouple.memory import make_skeleton, plan_scoring, read_config
 from uncouple.models import check_folder, load_model, load_tokenizer, model_record, pick_dtype
 from uncouple.packing import NOT_FINITE, Batch, backward, lighten, make_again, make_batches, pack_attention, sample_at
 from uncouple.progress import Progress, say
@@ -56,10 +56,10 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     else:
         device = pick_device(device)
         devices = [device]
+    skeleton = make_skeleton(read_config(model_folder), pick_dtype(config, dtype, devices[0]))
     plan = plan_scoring(
-        model_folder,
+        skeleton,
         names,
-        pick_dtype(config, dtype, devices[0]),
         devices[0].type,
         sum(free_memory(d) for d in devices),
         max(lengths),

@@ -1,0 +1,210 @@
+"""A packed batch gives what each sample alone gives: attention, loss, and what is made again for the backward pass."""
+
+import math
+from functools import partial
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from conftest import batch_samples, encode_all, relative_error, slow_gradients
+from hypothesis import given, settings
+from torch.nn.functional import gelu, relu, silu
+
+from uncouple.errors import UncoupleError
+from uncouple.families import target_names
+from uncouple.files import read_json
+from uncouple.models import load_model, load_tokenizer
+from uncouple.packing import HEAD_BYTES, lighten, make_again, make_batches, packed_attention, sample_at
+from uncouple.scoring import accumulate_gradients
+
+GELU_TANH = partial(gelu, approximate="tanh")
+
+
+def load(folder):
+    """Model, names of all its linear layers, encoded samples."""
+    model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
+    return model, target_names(read_json(folder / "config.json"), "all"), encode_all(tokenizer)
+
+
+def worst_error(found, truth):
+    return max(relative_error(found[name], truth[name]) for name in truth)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 200))
+def test_batches_hold_every_sample_once_within_the_budget_and_the_longest_comes_first(lengths, batch_tokens):
+    batches = make_batches(lengths, batch_tokens)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch
+        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= batch_tokens
+    assert max(lengths) in [lengths[i] for i in batches[0]]
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=30), st.integers(1, 200))
+def test_no_sample_of_a_batch_would_fit_into_an_earlier_one(lengths, batch_tokens):
+    batches = make_batches(lengths, batch_tokens)
+    room = [batch_tokens - sum(lengths[i] for i in batch) for batch in batches]
+    for number, batch in enumerate(batches):
+        assert all(lengths[i] > max(room[:number], default=-math.inf) for i in batch)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.none() | st.integers(1, 14), st.integers(0, 10**6))
+@settings(deadline=None)
+def test_packed_attention_is_the_obvious_attention_of_each_sample(lengths, window, seed):
+    generator, tokens = torch.Generator().manual_seed(seed), sum(lengths)
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = 2, True
+    q, k, v = (torch.randn(1, heads, tokens, 8, generator=generator) for heads in (4, 2, 2))
+    options = {"scaling": 0.3, "sliding_window": window, "dropout": 0.0}
+    found, _ = packed_attention(module, q, k, v, None, cu_seq_lens_q=lengths, **options)
+    assert found.shape == (1, tokens, 4, 8)
+    starts = [sum(lengths[:sample]) for sample, length in enumerate(lengths) for _ in range(length)]
+    for token, start in enumerate(starts):
+        seen = slice(max(start, token + 1 - (window or tokens)), token + 1)
+        for head in range(4):
+            weights = (0.3 * k[0, head // 2, seen] @ q[0, head, token]).softmax(0)
+            assert torch.allclose(found[0, token, head], weights @ v[0, head // 2, seen], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("mistral", {"sliding_window": 5}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+        ("gemma2", {"sliding_window": 5}),
+        ("gemma2", {"sliding_window": 5, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": 0.5}),
+        ("gemma3_text", {"sliding_window": 5}),
+        ("phi3", {"sliding_window": 5}),
+        ("llama", {"num_key_value_heads": 4, "attention_bias": True}),
+        ("llama", {"tie_word_embeddings": True, "mlp_bias": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_packed_samples_have_the_gradients_that_each_has_alone(make_model, family, changes):
+    model, names, encoded = load(make_model(family, **changes))
+    assert min(len(e.ids) for e in encoded) > 5
+    batches = batch_samples(encoded, 120)
+    assert 1 < len(batches) < len(encoded)
+    assert worst_error(accumulate_gradients(model, names, batches), slow_gradients(model, names, encoded)) < 1e-5
+
+
+@pytest.mark.xfail(strict=True, reason="a long sample stretches the positions of all samples of its batch")
+def test_a_long_sample_does_not_change_the_positions_of_short_ones(make_model):
+    """Rotary embeddings of Phi 3's long models depend on the longest position that they see."""
+    scaling = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [8.0] * 8,
+        "original_max_position_embeddings": 30,
+    }
+    changes = {"rope_parameters": scaling, "original_max_position_embeddings": 30}
+    model, names, encoded = load(make_model("phi3", **changes))
+    assert min(len(e.ids) for e in encoded) < 30 < max(len(e.ids) for e in encoded)
+    found = accumulate_gradients(model, names, batch_samples(encoded, 10_000))
+    assert worst_error(found, slow_gradients(model, names, encoded)) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_the_loss_does_not_depend_on_how_many_tokens_the_head_takes_at_a_time(make_model, monkeypatch, family):
+    model, names, encoded = load(make_model(family))
+    whole = accumulate_gradients(model, names, batch_samples(encoded, 10_000))
+    monkeypatch.setitem(HEAD_BYTES, "cpu", 3 * 4 * model.config.vocab_size)
+    parts = accumulate_gradients(model, names, batch_samples(encoded, 10_000))
+    assert worst_error(parts, whole) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_model_has_its_own_attention_again_after_scoring(make_model, family):
+    model, names, encoded = load(make_model(family))
+    before = model.config._attn_implementation
+    assert before == {"llama": "sdpa", "gemma2": "eager"}[family]
+    ids = torch.tensor([encoded[0].ids])
+    logits = model(ids).logits
+    accumulate_gradients(model, names, batch_samples(encoded, 100))
+    assert model.config._attn_implementation == before
+    assert torch.equal(model(ids).logits, logits)
+
+
+def test_a_model_has_its_own_attention_again_after_an_error(make_model):
+    model, names, encoded = load(make_model("llama"))
+    handle = model.get_submodule(names[-1]).register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        accumulate_gradients(model, names, batch_samples(encoded, 100))
+    handle.remove()
+    assert model.config._attn_implementation == "sdpa"
+    for module in model.modules():
+        assert not module._forward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [silu, gelu, GELU_TANH, lambda t: t * t[:1], lambda t: silu(t) * (t - 1)])
+def test_what_a_cheap_node_makes_again_is_the_very_tensor(make, dtype):
+    result = make(torch.randn(7, 133, dtype=dtype).requires_grad_())
+    kept = lighten(result)
+    assert not isinstance(kept, torch.Tensor)
+    again = make_again(kept)
+    assert torch.equal(again, result)
+    assert again.dtype == dtype
+    assert not again.requires_grad
+
+
+CONSTANT = torch.randn(133)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda t: t, lambda t: t + 1, lambda t: 2 * t, relu, lambda t: t * CONSTANT, lambda t: CONSTANT * t]
+)
+@pytest.mark.parametrize("needs_gradient", [True, False])
+def test_other_tensors_are_kept_as_they_are(make, needs_gradient):
+    result = make(torch.randn(7, 133).requires_grad_(needs_gradient))
+    again = make_again(lighten(result))
+    assert again.data_ptr() == result.data_ptr()
+    assert torch.equal(again, result)
+    assert not again.requires_grad
+
+
+@pytest.mark.parametrize("activation", [silu, gelu, GELU_TANH])
+def test_a_gated_mlp_keeps_two_fifths_less_and_has_the_very_gradients(activation):
+    up, gate, down = (torch.randn(16, 16, requires_grad=True) for _ in range(3))
+    x, kept = torch.randn(9, 16), []
+
+    def gradients():
+        return torch.autograd.grad(((activation(x @ gate) * (x @ up)) @ down).square().sum(), (up, gate, down))
+
+    def keep(tensor):
+        kept.append(lighten(tensor))
+        return kept[-1]
+
+    truth = gradients()
+    with torch.autograd.graph.saved_tensors_hooks(keep, make_again):
+        found = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(found, truth, strict=True))
+    wide = {t.data_ptr() for t in kept if isinstance(t, torch.Tensor) and t.shape == (9, 16)}
+    # x, its products with gate and up, the output; neither the activation nor its product with up.
+    assert len(wide) == 4
+    assert sum(not isinstance(t, torch.Tensor) for t in kept) == 2
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_every_token_of_a_batch_has_its_samples_id(lengths):
+    class Sized:
+        def __init__(self, length):
+            self.ids, self.start = [0] * length, 1
+
+    (batch,) = batch_samples([Sized(length) for length in lengths], sum(lengths))
+    truth = [name for name, row in zip(batch.ids, batch.rows, strict=True) for _ in row.ids]
+    assert [sample_at(batch, place) for place in range(sum(lengths))] == truth
+    with pytest.raises(IndexError):
+        sample_at(batch, sum(lengths))
+
+
+def test_a_loss_that_is_not_finite_names_its_sample_of_a_batch(make_model):
+    model, names, encoded = load(make_model("llama"))
+    others = {token for e in encoded if e is not encoded[4] for token in e.ids}
+    own = next(token for token in encoded[4].ids[:-1] if token not in others)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[own] = math.nan
+    with pytest.raises(UncoupleError, match="sample s4: its loss is not finite"):
+        accumulate_gradients(model, names, batch_samples(encoded, 10_000))
