@@ -70,7 +70,8 @@ def little_memory(model, name, most, error, when):
     """A layer that runs out of memory, on its way there or back, when a batch has more than `most` tokens."""
 
     def fail(*_):
-        raise error
+        # A new one each time: it holds the frames that it goes through, and the graph holds this function.
+        raise type(error)(*error.args)
 
     def watch(_, inputs, output):
         if inputs[0].shape[1] > most:

@@ -4,14 +4,14 @@ Every rule takes flat row-major indices (int64 arrays without repeats, in any or
 ascending. `tops` holds one array a dimension, in the order of the variant's `dimensions`.
 """
 
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
 
 def select_intersection(tops, general):
     """Weights in the tops of all dimensions, the general set's top left in: shows why it is taken out."""
-    return reduce(np.intersect1d, tops)
+    return reduce(partial(np.intersect1d, assume_unique=True), tops)
 
 
 def select_coupled(tops, general):
@@ -19,7 +19,7 @@ def select_coupled(tops, general):
 
     Source: Qian et al. 2025, section 3, step 2 (N_coupled).
     """
-    return np.setdiff1d(select_intersection(tops, general), general)
+    return np.setdiff1d(select_intersection(tops, general), general, assume_unique=True)
 
 
 def select_union(tops, general):
@@ -76,16 +76,20 @@ def find_ranks(top, index):
 
     Args:
         top: int64 (k,), by score descending.
-        index: int64 (m,).
+        index: int64 (m,), ascending.
 
     Returns:
         int64 (m,).
     """
-    if not len(top):
-        return np.full(len(index), -1)
-    order = np.argsort(top)
-    ranks = order[np.minimum(np.searchsorted(top, index, sorter=order), len(top) - 1)]
-    return np.where(top[ranks] == index, ranks, -1)
+    ranks, start, end = np.full(len(index), -1), 0, 4 * len(index)
+    # The few are searched by the many, from the highest rank on until all are found: a top is long and out of order.
+    while start < len(top) and (ranks < 0).any():
+        part = top[start:end]
+        place = np.minimum(np.searchsorted(index, part), len(index) - 1)
+        found = np.flatnonzero(index[place] == part)
+        ranks[place[found]] = start + found
+        start, end = end, 4 * end
+    return ranks
 
 
 def smallest_count(select, lists, general, general_count):

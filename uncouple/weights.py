@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 import os
 import struct
 from pathlib import Path
@@ -66,13 +67,16 @@ class WeightFiles:
             float32 (k,): exact, as each known dtype fits in float32.
         """
         path, dtype, shape, start = self.find(name)
-        size, code = entry_format(path, name, dtype)
+        _, code = entry_format(path, name, dtype)
         index = np.asarray(index, dtype=np.int64)
         if len(index) and (index.min() < 0 or index.max() >= math.prod(shape)):
             raise UncoupleError(f"{path}: {name} has the shape {shape}; an index {index.max()} is outside of it.")
-        with open(path, "rb") as file:
-            raw = b"".join(os.pread(file.fileno(), size, start + size * int(i)) for i in index)
-        return decode(np.frombuffer(raw, dtype=code), dtype)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            if hasattr(mmap, "MADV_RANDOM"):
+                # Only the pages that hold one of the entries are read, and not their neighbours.
+                view.madvise(mmap.MADV_RANDOM)
+            raw = np.frombuffer(view, code, math.prod(shape), start)[index]
+        return decode(raw, dtype)
 
 
 def entry_format(path, name, dtype):
