@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -16,16 +15,16 @@ def matmul_rate(dtype, device, size=4096, repeats=3):
     """Floating-point operations a second of a large square product, the median of a few."""
     a, b, c = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
     torch.mm(a, b, out=c)
-    seconds = [stopwatch(lambda: torch.mm(a, b, out=c), device)[1] for _ in range(repeats)]
+    seconds = [stopwatch(device, torch.mm, a, b, out=c)[1] for _ in range(repeats)]
     return 2 * size**3 / statistics.median(seconds)
 
 
-def stopwatch(work, device):
-    """(what `work()` returns, its seconds), a GPU waited for."""
+def stopwatch(device, work, *arguments, **options):
+    """(what `work` returns, its seconds), a GPU waited for."""
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
-    result = work()
+    result = work(*arguments, **options)
     wait()
     return result, time.perf_counter() - start
 
@@ -73,7 +72,3 @@ def _format(value):
 def write_json(path, rows):
     if path:
         Path(path).write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def peak_of_process():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -78,13 +78,18 @@ def backward_alone(model, layers, sample, sums):
 
 
 def time_backward(model, names, samples):
-    """Seconds a token with gradients of the named layers' weights alone; sums are in the model's dtype, as published."""
+    """Seconds a token with gradients of the named layers' weights; sums are in the model's dtype, as published."""
     layers = find_linear_layers(model, names)
     sums = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
     for layer in layers.values():
         layer.weight.requires_grad_(True)
     backward_alone(model, layers, samples[0], sums)
-    _, seconds = stopwatch(lambda: [backward_alone(model, layers, s, sums) for s in samples], model.device)
+
+    def each():
+        for sample in samples:
+            backward_alone(model, layers, sample, sums)
+
+    _, seconds = stopwatch(model.device, each)
     model.requires_grad_(False)
     return seconds / sum(len(s.ids) for s in samples)
 
@@ -101,11 +106,11 @@ def time_kernel(model, names, ragged, rate, tile=None):
         if tile:
             from uncouple.triton_kernels import launch
 
-            run = lambda: launch(total, g, x, ragged, tile)  # noqa: B023, E731
+            call = (launch, total, g, x, ragged, tile)
         else:
-            run = lambda: kernels.add_abs_products(total, g, x, ragged, scratch)  # noqa: B023, E731
-        run()
-        seconds += min(stopwatch(run, model.device)[1] for _ in range(5))
+            call = (kernels.add_abs_products, total, g, x, ragged, scratch)
+        # The first call compiles.
+        seconds += min(stopwatch(model.device, *call)[1] for _ in range(6))
         work += 2 * ragged.tokens * rows * columns
     return work / seconds / rate
 
@@ -151,7 +156,7 @@ def measure(shape, arguments):
     # The kernel is compiled at its first call.
     score_model(model, names, batches[-1:], 1e-3, plan.passes)
     start_peak(device)
-    _, seconds["uncouple"] = stopwatch(lambda: score_model(model, names, batches, 1e-3, plan.passes), device)
+    _, seconds["uncouple"] = stopwatch(device, score_model, model, names, batches, 1e-3, plan.passes)
     peaks["uncouple"] = peak_memory(device)
 
     rows = [

@@ -178,7 +178,9 @@ def measure(arguments):
     del tokenizer
     lengths = [len(sample.ids) for sample in encoded]
     model = load_model(folder, arguments.dtype, "cpu")
-    plan = plan_scoring(make_skeleton(model.config, model.dtype), names, "cpu", 10**12, max(lengths), arguments.batch_tokens)
+    plan = plan_scoring(
+        make_skeleton(model.config, model.dtype), names, "cpu", 10**12, max(lengths), arguments.batch_tokens
+    )
     scored = sum(layer.weight.numel() for layer in find_linear_layers(model, names).values())
     print(
         f"{describe_machine('cpu')}; {folder.name}, {arguments.module}, {model.dtype}: {len(encoded)} samples, "
@@ -192,7 +194,7 @@ def measure(arguments):
             work.mkdir(exist_ok=True)
             extra = (plan.batch_tokens, 1e-3) if method == "uncouple" else ()
             start_peak("cpu")
-            sums, seconds = stopwatch(lambda: globals()[method](model, names, encoded, work, *extra), "cpu")  # noqa: B023
+            sums, seconds = stopwatch("cpu", globals()[method], model, names, encoded, work, *extra)
             peak = peak_memory("cpu")
             rates.append(matmul_rate(model.dtype, "cpu"))
             if method == "uncouple" and truth.exists():

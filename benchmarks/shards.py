@@ -97,21 +97,19 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_model(folder / "model", names)
-        record, _ = stopwatch(lambda: model_record(folder / "model"), "cpu")
+        record, _ = stopwatch("cpu", model_record, folder / "model")
         # What fetch leaves behind, so that the files are not hashed again.
         (folder / "model" / "uncouple.json").write_text(json.dumps(record))
         paths = make_shards(folder, names, arguments.keep, arguments.layers_per_shard, record["fingerprint"])
         size = sum(path.stat().st_size for path in paths)
-        _, seconds = stopwatch(lambda: read_scores(paths, ["fairness", "privacy"]), "cpu")
-        print(f"{describe_machine('cpu')}: {len(paths)} shards, {size / 1e6:.0f} MB; reading them alone {seconds:.2f} s")
+        _, seconds = stopwatch("cpu", read_scores, paths, ["fairness", "privacy"])
+        print(
+            f"{describe_machine('cpu')}: {len(paths)} shards, {size / 1e6:.0f} MB; reading them alone {seconds:.2f} s"
+        )
         for ratio in arguments.ratios:
             job = {"dimensions": ["fairness", "privacy"], "select": "coupled", "module": "all", "seed": 0}
-            _, seconds = stopwatch(
-                lambda: make_mask(
-                    folder / "model", paths, folder / "m.parquet", ratio=ratio, general_ratio=ratio, variant="v", **job  # noqa: B023
-                ),
-                "cpu",
-            )
+            job |= {"ratio": ratio, "general_ratio": ratio, "variant": "v"}
+            _, seconds = stopwatch("cpu", make_mask, folder / "model", paths, folder / "m.parquet", **job)
             rows.append({"ratio": ratio, "seconds": seconds, "shards": len(paths), "shard_bytes": size})
     print(format_table(rows))
     write_json(arguments.json, rows)

@@ -11,7 +11,7 @@ from conftest import ROOT
 from uncouple.fingerprint import _imports
 
 # What a package is called on the index, where it is imported under another name.
-PACKAGE_OF = {"yaml": "pyyaml", "huggingface_hub": "transformers"}
+PACKAGE_OF = {"yaml": "pyyaml", "huggingface_hub": "transformers", "triton": "torch"}
 # Each environment runs these verbs.
 VERBS_OF = {
     "tables": ("samples", "mask", "apply", "restore", "judge", "measure"),

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -14,8 +15,17 @@ from uncouple.errors import UncoupleError
 from uncouple.families import target_names
 from uncouple.files import read_json
 from uncouple.models import load_model, load_tokenizer
-from uncouple.packing import HEAD_BYTES, lighten, make_again, make_batches, packed_attention, sample_at
-from uncouple.scoring import accumulate_gradients
+from uncouple.packing import (
+    HEAD_BYTES,
+    lighten,
+    longest_together,
+    make_again,
+    make_batches,
+    packed_attention,
+    sample_at,
+)
+from uncouple.prompts import Encoded
+from uncouple.scoring import accumulate_gradients, pack_samples
 
 GELU_TANH = partial(gelu, approximate="tanh")
 
@@ -89,21 +99,49 @@ def test_packed_samples_have_the_gradients_that_each_has_alone(make_model, famil
     assert worst_error(accumulate_gradients(model, names, batches), slow_gradients(model, names, encoded)) < 1e-5
 
 
-@pytest.mark.xfail(strict=True, reason="a long sample stretches the positions of all samples of its batch")
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 8,
+    "long_factor": [8.0] * 8,
+    "original_max_position_embeddings": 40,
+}
+
+
 def test_a_long_sample_does_not_change_the_positions_of_short_ones(make_model):
     """Rotary embeddings of Phi 3's long models depend on the longest position that they see."""
-    scaling = {
-        "rope_type": "longrope",
-        "rope_theta": 10000.0,
-        "short_factor": [1.0] * 8,
-        "long_factor": [8.0] * 8,
-        "original_max_position_embeddings": 30,
-    }
-    changes = {"rope_parameters": scaling, "original_max_position_embeddings": 30}
-    model, names, encoded = load(make_model("phi3", **changes))
-    assert min(len(e.ids) for e in encoded) < 30 < max(len(e.ids) for e in encoded)
-    found = accumulate_gradients(model, names, batch_samples(encoded, 10_000))
-    assert worst_error(found, slow_gradients(model, names, encoded)) < 1e-5
+    folder = make_model("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=40)
+    model, names, encoded = load(folder)
+    short = [e for e in encoded if len(e.ids) <= 40]
+    assert 1 < len(short) < len(encoded) - 1
+    ids = [str(i) for i in range(len(encoded))]
+    batches = pack_samples(encoded, ids, 10_000, longest_together(model.config))
+    assert [len(batch.rows) for batch in batches].count(1) == len(encoded) - len(short)
+    assert worst_error(accumulate_gradients(model, names, batches), slow_gradients(model, names, encoded)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("rope", "truth"),
+    [
+        (None, None),
+        ({"rope_type": "default", "rope_theta": 1e4}, None),
+        ({"rope_type": "llama3", "original_max_position_embeddings": 8192}, None),
+        (LONGROPE, 40),
+        ({"rope_type": "dynamic", "factor": 2.0}, 256),
+        ({"full_attention": {"rope_type": "default"}, "sliding_attention": LONGROPE}, 40),
+    ],
+)
+def test_samples_may_share_a_batch_up_to_where_positions_would_be_stretched(rope, truth):
+    assert longest_together(SimpleNamespace(rope_parameters=rope, max_position_embeddings=256)) == truth
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200), st.integers(1, 50))
+def test_longer_samples_than_may_share_a_batch_are_alone(lengths, batch_tokens, together):
+    encoded, ids = [Encoded([0] * length, 1) for length in lengths], [str(i) for i in range(len(lengths))]
+    batches = pack_samples(encoded, ids, batch_tokens, together)
+    assert sorted(name for batch in batches for name in batch.ids) == sorted(ids)
+    for batch in batches:
+        assert len(batch.rows) == 1 or (batch.ragged.tokens <= batch_tokens and max(batch.ragged.lengths) <= together)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -189,11 +227,7 @@ def test_a_gated_mlp_keeps_two_fifths_less_and_has_the_very_gradients(activation
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
 def test_every_token_of_a_batch_has_its_samples_id(lengths):
-    class Sized:
-        def __init__(self, length):
-            self.ids, self.start = [0] * length, 1
-
-    (batch,) = batch_samples([Sized(length) for length in lengths], sum(lengths))
+    (batch,) = batch_samples([Encoded([0] * length, 1) for length in lengths], sum(lengths))
     truth = [name for name, row in zip(batch.ids, batch.rows, strict=True) for _ in row.ids]
     assert [sample_at(batch, place) for place in range(sum(lengths))] == truth
     with pytest.raises(IndexError):

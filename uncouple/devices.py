@@ -83,7 +83,9 @@ def free_memory(device):
     for group in _control_groups():
         try:
             limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        except (OSError, ValueError):
+            # Files that were read are counted as used, and are dropped when the memory is wanted.
+            used -= int(dict(map(str.split, (group / "memory.stat").read_text().splitlines()))["inactive_file"])
+        except (OSError, ValueError, KeyError):
             # No limit is written as the word `max`.
             continue
         free = min(free, limit - used)

@@ -75,9 +75,14 @@ def add_score(sub):
 
 
 def add_plan(sub):
-    sub.add_argument("--model", required=True, help="a model folder, or a model id on the Hub; its config alone is read")
     sub.add_argument(
-        "--gpu-memory", type=_bytes, metavar="SIZE", help="of each GPU, such as 80GB (default: what this machine has free)"
+        "--model", required=True, help="a model folder, or a model id on the Hub; its config alone is read"
+    )
+    sub.add_argument(
+        "--gpu-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="of each GPU, such as 80GB (default: what this machine has free)",
     )
     sub.add_argument("--gpus", type=_count, default=1, help="the model is spread over so many (default: %(default)s)")
     sub.add_argument("--longest", type=_count, default=512, help="tokens of the longest sample (default: %(default)s)")
@@ -230,7 +235,8 @@ def _add_compute(sub, more=""):
     sub.add_argument(
         "--device",
         default="auto",
-        help="auto, a GPU that no other job has leased, else the CPU; cpu, cuda, cuda:1 ..." + more
+        help="auto, a GPU that no other job has leased, else the CPU; cpu, cuda, cuda:1 ..."
+        + more
         + " (default: %(default)s)",
     )
 

@@ -28,7 +28,7 @@ class Ragged:
         """The samples in blocks of at most `size` tokens, in order, none of which spans two samples.
 
         Returns:
-            int32 tensor (blocks, 3) on the device: first token, token after the sample's last, 1 if the sample ends here.
+            int32 tensor (blocks, 3) on the device: first token, token after the sample's last, 1 if it ends here.
         """
         return _make_blocks(self.lengths, size, device)
 

@@ -39,6 +39,7 @@ class Plan:
         free: what there was before anything was loaded.
         passes: lists of decoder layers, those of one pass over the samples together.
         batch_tokens: the most tokens of a batch.
+        longest: tokens of the longest sample.
     """
 
     weights: int
@@ -49,16 +50,22 @@ class Plan:
     free: int
     passes: tuple
     batch_tokens: int
+    longest: int
+
+    @property
+    def batch(self):
+        """Bytes of the largest batch: a sample longer than a batch is one of its own."""
+        return self.fixed + self.token * max(self.batch_tokens, self.longest)
 
     @property
     def peak(self):
-        return self.weights + self.sums + self.fixed + self.runtime + self.token * self.batch_tokens
+        return self.weights + self.sums + self.runtime + self.batch
 
     def __str__(self):
         count = len(self.passes)
         return (
             f"{self.peak / GB:.1f} of {self.free / GB:.1f} GB free: weights {self.weights / GB:.2f}, accumulators "
-            f"{self.sums / GB:.2f}, batch {(self.token * self.batch_tokens + self.fixed) / GB:.2f} "
+            f"{self.sums / GB:.2f}, batch {self.batch / GB:.2f} "
             f"({self.batch_tokens} tokens of {self.token / 1e6:.2f} MB), process {self.runtime / GB:.2f}; "
             f"{len(self.passes[0])} layers a pass, {count} pass{'es' if count > 1 else ''} over the samples"
         )
@@ -82,16 +89,16 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
     layers = find_linear_layers(skeleton, names)
     weights = sum(p.numel() * p.element_size() for p in skeleton.parameters())
     numbers = sorted({split_name(name)[1] for name in names})
-    size = {number: 0 for number in numbers}
+    size = dict.fromkeys(numbers, 0)
     for name, layer in layers.items():
         size[split_name(name)[1]] += layer.weight.numel() * ACCUMULATOR_DTYPE.itemsize
-    token = bytes_per_token(skeleton, layers)
+    token = bytes_per_token(skeleton, layers, longest)
     largest = max(layer.weight.numel() for layer in layers.values())
     # Logits of a part of the tokens, their log-softmax and its gradient; the CPU's product of one matrix.
     fixed = 3 * HEAD_BYTES[kind] + (largest * ACCUMULATOR_DTYPE.itemsize if kind == "cpu" else 0)
     runtime = RUNTIME_BYTES[kind]
     usable = free * (1 - RESERVE) - weights - fixed - runtime
-    fewest = batch_tokens or max(longest, FEWEST_TOKENS[kind])
+    fewest = max(longest, batch_tokens or FEWEST_TOKENS[kind])
     for layers_per_pass in _fewer_and_fewer(len(numbers)):
         passes = [tuple(numbers[i : i + layers_per_pass]) for i in range(0, len(numbers), layers_per_pass)]
         sums = max(sum(size[number] for number in part) for part in passes)
@@ -103,15 +110,16 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
             if kind == "cpu":
                 most = min(most, CPU_BATCH_BYTES // token)
             tokens = batch_tokens or max(most, longest)
-            return Plan(weights, sums, token, fixed, runtime, int(free), tuple(passes), tokens)
-    need = weights + fixed + runtime + max(size.values()) + token * (batch_tokens or longest)
+            return Plan(weights, sums, token, fixed, runtime, int(free), tuple(passes), tokens, longest)
+    batch = fixed + token * max(longest, batch_tokens or 0)
+    need = weights + runtime + max(size.values()) + batch
     advice = ["spread it over more GPUs (--device all)" if kind == "cuda" else "free some memory"]
     advice += ["use half precision (--dtype bfloat16)"] if skeleton.dtype.itemsize > 2 else []
     advice += ["lower --batch-tokens" if batch_tokens else f"leave out long samples (the longest has {longest} tokens)"]
     raise UncoupleError(
         f"one layer at a time needs {need / (1 - RESERVE) / GB:.1f} GB and {free / GB:.1f} GB are free: weights "
         f"{weights / GB:.1f}, accumulators {max(size.values()) / GB:.2f}, batch "
-        f"{token * (batch_tokens or longest) / GB:.2f}. To make it fit, {', or '.join(advice)}."
+        f"{batch / GB:.2f}, process {runtime / GB:.2f}. To make it fit, {', or '.join(advice)}."
     )
 
 
@@ -171,7 +179,7 @@ def make_skeleton(config, dtype):
     return model.eval().requires_grad_(False)
 
 
-def bytes_per_token(skeleton, layers):
+def bytes_per_token(skeleton, layers, tokens):
     """What the forward pass keeps for the backward pass, for each token of a batch.
 
     A forward pass of the skeleton, of which autograd tells the tensors that it would keep; to them come
@@ -180,12 +188,13 @@ def bytes_per_token(skeleton, layers):
     Args:
         skeleton: see `make_skeleton`.
         layers: dict of name to linear layer, those that are scored.
+        tokens: of a sample; where attention is not fused, it keeps more the longer the sample is.
     """
-    tokens, kept, parameters = 64, {}, {p.untyped_storage()._cdata for p in skeleton.parameters()}
+    kept, parameters = {}, {p.untyped_storage()._cdata for p in skeleton.parameters()}
 
     def keep(tensor):
         light = lighten(tensor)
-        if light is tensor:
+        if isinstance(light, torch.Tensor):
             storage = tensor.untyped_storage()
             kept[storage._cdata] = (storage.nbytes(), tensor)
         return light

@@ -35,6 +35,26 @@ def make_batches(lengths, batch_tokens):
     return batches
 
 
+def longest_together(config):
+    """The most tokens of a sample that may share a batch, or None where there is no such bound.
+
+    Rotary embeddings that depend on the longest position that they see (longrope, dynamic) would stretch the positions
+    of the shorter samples.
+
+    Args:
+        config: of transformers.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    # Some models have one set a kind of layer.
+    sets = parameters.values() if all(isinstance(value, dict) for value in parameters.values()) else [parameters]
+    limits = [
+        rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        for rope in sets
+        if rope.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(limits, default=None)
+
+
 @contextmanager
 def pack_attention(model):
     """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up its room."""
@@ -85,6 +105,8 @@ class _KeepsWhatAttentionKeeps(torch.autograd.Function):
 
 
 def _meta_attention(module, query, key, value, attention_mask, **options):
+    if options.get("softcap"):
+        return packed_attention(module, query, key, value, attention_mask, **options)
     # The samples' results are put together in a tensor of their own.
     return _KeepsWhatAttentionKeeps.apply(query, key, value).clone(), None
 
@@ -103,19 +125,20 @@ _MAKE_AGAIN = {
 
 
 def lighten(tensor):
-    """The node of the graph that can make a tensor again, where there is one that is cheap, else the tensor."""
+    """The node of the graph that can make a tensor again, where there is one that is cheap, else the tensor, detached:
+    attached, a result that its own node keeps would keep the node, and neither would ever be freed after a failure."""
     node = tensor.grad_fn
     kind = type(node).__name__
     # A factor that needs no gradient makes its product forget the other one.
     if kind not in _MAKE_AGAIN or (kind == "MulBackward0" and None in (node._saved_self, node._saved_other)):
-        return tensor
+        return tensor.detach()
     return node
 
 
 def make_again(kept):
     """The tensor that `lighten` was given, detached."""
     if isinstance(kept, torch.Tensor):
-        return kept.detach()
+        return kept
     with torch.no_grad():
         return _MAKE_AGAIN[type(kept).__name__](kept)
 

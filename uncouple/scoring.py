@@ -13,7 +13,17 @@ from uncouple.fingerprint import module_fingerprint
 from uncouple.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
 from uncouple.memory import make_skeleton, plan_scoring, read_config
 from uncouple.models import check_folder, load_model, load_tokenizer, model_record, pick_dtype
-from uncouple.packing import NOT_FINITE, Batch, backward, lighten, make_again, make_batches, pack_attention, sample_at
+from uncouple.packing import (
+    NOT_FINITE,
+    Batch,
+    backward,
+    lighten,
+    longest_together,
+    make_again,
+    make_batches,
+    pack_attention,
+    sample_at,
+)
 from uncouple.progress import Progress, say
 from uncouple.prompts import encode_sample
 from uncouple.shards import top_count, write_shard
@@ -52,6 +62,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     release_memory()
     lengths = [len(e.ids) for e in encoded]
     if device == "all":
+        pick_device("cuda")
         devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     else:
         device = pick_device(device)
@@ -68,7 +79,8 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     )
     say(f"score: plan: {plan}")
     model = load_model(model_folder, dtype, device)
-    batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens)
+    together = longest_together(model.config)
+    batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens, together)
     cut = sum(e.cut > 0 for e in encoded)
     say(
         f"score: {len(encoded)} samples, {sum(lengths):,} tokens in {len(batches)} batches, {len(names)} matrices, "
@@ -121,9 +133,17 @@ def score_model(model, names, batches, keep, passes=None):
     return tops, matrices
 
 
-def pack_samples(encoded, ids, batch_tokens):
-    """Encoded samples as a list of `packing.Batch`, none of more than `batch_tokens` tokens but for a single sample."""
-    groups = make_batches([len(e.ids) for e in encoded], batch_tokens)
+def pack_samples(encoded, ids, batch_tokens, together=None):
+    """Encoded samples as a list of `packing.Batch`.
+
+    Args:
+        ids: the samples' ids.
+        batch_tokens: the most tokens of a batch of several samples.
+        together: the most tokens of a sample that may share a batch; see `packing.longest_together`.
+    """
+    # A sample that must be alone is made as long as a batch for the count.
+    lengths = [max(n, batch_tokens) if together and n > together else n for n in (len(e.ids) for e in encoded)]
+    groups = make_batches(lengths, batch_tokens)
     return [Batch(tuple(encoded[i] for i in group), tuple(ids[i] for i in group)) for group in groups]
 
 
@@ -279,7 +299,7 @@ class _Hooks:
 
     def _catch(self, name):
         def catch_input(_, inputs, output):
-            # Nothing below the lowest scored layers needs a gradient: the graph, and so the backward pass, begins there.
+            # Nothing below the lowest scored layers needs a gradient: the graph, and the way back, begin there.
             if not output.requires_grad:
                 output.requires_grad_()
             self.inputs[name] = lighten(inputs[0])
