@@ -98,7 +98,8 @@ def scoring_memory_mb(wildcards, input):
 
 def threads_of_gpu_job():
     """All cores, or this job's share of them where --resources gpu=N lets N such jobs run side by side."""
-    return max(1, workflow.cores // (workflow.global_resources.get("gpu") or 1))
+    gpus = workflow.global_resources.get("gpu")
+    return max(1, workflow.cores // (gpus.value if gpus and gpus.value else 1))
 
 
 def variant_value(key):

@@ -343,8 +343,12 @@ def test_several_passes_write_the_very_shard_of_one(score, model_folder, monkeyp
     plan = plan_scoring(make_skeleton(read_config(model_folder), torch.float32), names, "cpu", plenty, 50, 100)
     # Room for the sums of one and a half of its two layers.
     monkeypatch.setattr(scoring, "free_memory", lambda _: (plan.peak - plan.sums / 4) / 0.95)
+    passes = []
+    record = lambda model, part, batches: passes.append(part) or accumulate_gradients(model, part, batches)  # noqa: E731
+    monkeypatch.setattr(scoring, "accumulate_gradients", record)
     parts = score("parts")
     assert "1 layers a pass, 2 passes over the samples" in capsys.readouterr().err
+    assert passes == [names[: len(names) // 2], names[len(names) // 2 :]]
     assert parts.read_bytes() == whole.read_bytes()
 
 

@@ -225,3 +225,11 @@ def test_a_step_that_fails_shows_its_log_and_keeps_what_is_done(clone):
 def test_the_clusters_profile_is_planned_without_a_cluster(clone):
     plan = clone.snakemake("--dry-run", "--workflow-profile", "workflow/profiles/slurm", "--forceall")
     assert "gpu=1" in plan
+
+
+def test_jobs_that_have_a_gpu_each_share_the_cores(clone):
+    """Two cores for two GPUs: two jobs at a time, of one thread each."""
+    alone, beside = (clone.snakemake("--dry-run", "--forceall", *extra) for extra in ((), ("--resources", "gpu=2")))
+    threads = [re.search(r"rule score_shard:.*?\n\n", plan, re.S)[0] for plan in (alone, beside)]
+    assert "threads: 2" in threads[0]
+    assert "threads: 2" not in threads[1]
