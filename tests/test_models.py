@@ -4,9 +4,8 @@ import zipfile
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, batch_samples, encode_all, relative_error, slow_gradients
 from safetensors.torch import load_file, save_file
-from test_scoring import encode_all, relative_error, slow_gradients
 
 from uncouple import fetch
 from uncouple.errors import UncoupleError
@@ -14,7 +13,7 @@ from uncouple.families import FAMILIES, find_family, find_linear_layers, split_n
 from uncouple.fetch import fetch_model
 from uncouple.files import file_sha256, read_json
 from uncouple.models import check_folder, load_model, load_tokenizer, model_record
-from uncouple.scoring import accumulate_gradients, make_batches
+from uncouple.scoring import accumulate_gradients
 from uncouple.weights import WeightFiles
 
 
@@ -244,6 +243,6 @@ def test_the_real_wheel_becomes_a_model_that_answers_and_is_scored_right(tmp_pat
     assert not truncated
     encoded = encode_all(tokenizer)[:3]
     names = [f"model.layers.{layer}.mlp.{name}_proj" for layer in (0, 29) for name in ("gate", "up", "down")]
-    found = accumulate_gradients(model, names, encoded, make_batches(encoded, 1024), ["a", "b", "c"])
+    found = accumulate_gradients(model, names, batch_samples(encoded, 1024))
     for name, truth in slow_gradients(model, names, encoded).items():
         assert relative_error(found[name], truth) < 1e-5, name

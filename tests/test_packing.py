@@ -104,15 +104,16 @@ LONGROPE = {
     "rope_theta": 10000.0,
     "short_factor": [1.0] * 8,
     "long_factor": [8.0] * 8,
-    "original_max_position_embeddings": 40,
+    "original_max_position_embeddings": 39,
 }
 
 
 def test_a_long_sample_does_not_change_the_positions_of_short_ones(make_model):
     """Rotary embeddings of Phi 3's long models depend on the longest position that they see."""
-    folder = make_model("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=40)
+    folder = make_model("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=39)
     model, names, encoded = load(folder)
-    short = [e for e in encoded if len(e.ids) <= 40]
+    short = [e for e in encoded if len(e.ids) <= 39]
+    assert max(len(e.ids) for e in short) == 39
     assert 1 < len(short) < len(encoded) - 1
     ids = [str(i) for i in range(len(encoded))]
     batches = pack_samples(encoded, ids, 10_000, longest_together(model.config))
@@ -126,9 +127,9 @@ def test_a_long_sample_does_not_change_the_positions_of_short_ones(make_model):
         (None, None),
         ({"rope_type": "default", "rope_theta": 1e4}, None),
         ({"rope_type": "llama3", "original_max_position_embeddings": 8192}, None),
-        (LONGROPE, 40),
+        (LONGROPE, 39),
         ({"rope_type": "dynamic", "factor": 2.0}, 256),
-        ({"full_attention": {"rope_type": "default"}, "sliding_attention": LONGROPE}, 40),
+        ({"full_attention": {"rope_type": "default"}, "sliding_attention": LONGROPE}, 39),
     ],
 )
 def test_samples_may_share_a_batch_up_to_where_positions_would_be_stretched(rope, truth):
