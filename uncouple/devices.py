@@ -106,8 +106,10 @@ def is_out_of_memory(error):
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     import torch
 
-    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or cpu
+    # What else the CPU, the driver, its libraries and Triton say; none has a class of its own.
+    said = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or told
 
 
 def release_memory():

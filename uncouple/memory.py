@@ -160,7 +160,7 @@ def read_config(model):
 
     try:
         return AutoConfig.from_pretrained(str(model))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = "its config cannot be read" if Path(model).is_dir() else "no such folder, and no such model on the Hub"
         raise UncoupleError(f"{model}: {what}: {str(error).splitlines()[0]}") from error
 

@@ -130,7 +130,7 @@ def lighten(tensor):
     node = tensor.grad_fn
     kind = type(node).__name__
     # A factor that needs no gradient makes its product forget the other one.
-    if kind not in _MAKE_AGAIN or (kind == "MulBackward0" and None in (node._saved_self, node._saved_other)):
+    if kind not in _MAKE_AGAIN or any(before is None for before, _ in node.next_functions):
         return tensor.detach()
     return node
 

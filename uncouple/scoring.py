@@ -308,10 +308,10 @@ class _Hooks:
         return catch_input
 
     def _add(self, name, g):
-        x = self.inputs.pop(name)
+        kept, g = self.inputs.pop(name), g.flatten(0, -2)
+        self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
         if name in self.added:
             return
-        g, x = g.flatten(0, -2), make_again(x).flatten(0, -2)
-        self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
+        x = make_again(kept).flatten(0, -2)
         add_abs_products(self.sums[name], g, x, self.ragged, self.scratch)
         self.added |= {name}

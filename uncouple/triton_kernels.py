@@ -81,18 +81,20 @@ def launch(total, g, x, ragged, tile=None):
     rows, columns = total.shape
     blocks = ragged.blocks(tile.tokens, total.device)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)
-    _add_abs_products[grid](
-        total,
-        g.contiguous(),
-        x.contiguous(),
-        blocks,
-        len(blocks),
-        rows,
-        columns,
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        TOKENS=tile.tokens,
-        GROUP=8,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
+    # A kernel is launched on the current GPU, whichever its tensors are on.
+    with torch.cuda.device_of(total):
+        _add_abs_products[grid](
+            total,
+            g.contiguous(),
+            x.contiguous(),
+            blocks,
+            len(blocks),
+            rows,
+            columns,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
+            TOKENS=tile.tokens,
+            GROUP=8,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
