@@ -167,13 +167,17 @@ def read_json(path, what="file"):
         raise UncoupleError(f"{path}: this {what} is not valid JSON ({error}).") from None
 
 
-def write_table(table, path, metadata):
-    """Write a pyarrow table as Parquet (zstd) with `metadata` (a JSON object) inside, atomically."""
+def write_table(table, path, metadata, **options):
+    """Write a pyarrow table as Parquet (zstd) with `metadata` (a JSON object) inside, atomically.
+
+    Args:
+        options: more for pyarrow's `write_table`.
+    """
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
     with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", **options)
 
 
 def read_table(path, kind, version=1):

@@ -35,7 +35,9 @@ def write_shard(path, tops, metadata):
         "index": np.concatenate(index),
         "score": np.concatenate(score),
     }
-    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata)
+    # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
+    encoding = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
+    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata, **encoding)
 
 
 @dataclass
