@@ -55,6 +55,17 @@ def describe_machine(device):
     return f"{len(names)} cores of {names[0].partition(':')[2].strip()}, {memory:.0f} GiB"
 
 
+def backward_alone(model, layers, sample, sums):
+    """One sample, autograd's gradients of the given layers' weights, added as absolute values."""
+    ids = torch.tensor([sample.ids], device=model.device)
+    labels = ids.clone()
+    labels[:, : sample.start] = -100
+    model(input_ids=ids, labels=labels).loss.backward()
+    for name, layer in layers.items():
+        sums[name] += layer.weight.grad.abs()
+        layer.weight.grad = None
+
+
 def format_table(rows):
     """A Markdown table of dicts that have the same keys."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_format(v) for v in row.values()] for row in rows)]

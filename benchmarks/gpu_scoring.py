@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import (  # noqa: E402
+    backward_alone,
     describe_machine,
     format_table,
     matmul_rate,
@@ -64,17 +65,6 @@ def draw_samples(count, vocabulary):
     lengths = torch.randint(50, 401, (count,), generator=generator).tolist()
     # A third of each sample is its prompt.
     return [Encoded(torch.randint(vocabulary, (n,), generator=generator).tolist(), n // 3) for n in lengths]
-
-
-def backward_alone(model, layers, sample, sums):
-    """One sample, autograd's gradients of the given layers' weights, added as absolute values."""
-    ids = torch.tensor([sample.ids], device=model.device)
-    labels = ids.clone()
-    labels[:, : sample.start] = -100
-    model(input_ids=ids, labels=labels).loss.backward()
-    for name, layer in layers.items():
-        sums[name] += layer.weight.grad.abs()
-        layer.weight.grad = None
 
 
 def time_backward(model, names, samples):

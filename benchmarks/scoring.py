@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import (  # noqa: E402
+    backward_alone,
     describe_machine,
     format_table,
     matmul_rate,
@@ -38,13 +39,6 @@ from uncouple.shards import write_shard  # noqa: E402
 METHODS = ("published", "one_backward", "opacus", "vmap", "uncouple")
 
 
-def tensors_of(sample):
-    ids = torch.tensor([sample.ids])
-    labels = ids.clone()
-    labels[:, : sample.start] = -100
-    return ids, labels
-
-
 def published(model, names, encoded, folder):
     """The published loop: for each layer, for each sample, one pass with gradients of that layer's weights alone.
 
@@ -61,11 +55,7 @@ def published(model, names, encoded, folder):
         for module in linear.values():
             module.requires_grad_(True)
         for sample in encoded:
-            ids, labels = tensors_of(sample)
-            model.zero_grad()
-            model(input_ids=ids, labels=labels).loss.backward()
-            for name, module in linear.items():
-                sums[name] += module.weight.grad.abs()
+            backward_alone(model, linear, sample, sums)
         for name, module in linear.items():
             whole = next((n for n, m in layers.items() if m is module), None)
             if whole:
@@ -82,11 +72,7 @@ def one_backward(model, names, encoded, folder):
     for layer in layers.values():
         layer.weight.requires_grad_(True)
     for sample in encoded:
-        ids, labels = tensors_of(sample)
-        model(input_ids=ids, labels=labels).loss.backward()
-        for name, layer in layers.items():
-            sums[name] += layer.weight.grad.abs()
-            layer.weight.grad = None
+        backward_alone(model, layers, sample, sums)
     model.requires_grad_(False)
     return sums
 
