@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import format_table, stopwatch, write_json  # noqa: E402
+from benchmarks.common import report, stopwatch  # noqa: E402
 from uncouple.ability import measure_ability, write_tasks  # noqa: E402
 from uncouple.files import read_table  # noqa: E402
 
@@ -96,8 +96,7 @@ def main():
     arguments = parser.parse_args()
     tasks = real_tasks(arguments.data, arguments.tasks)
     rows = compare(arguments.model, tasks, arguments.limit, arguments.batch_size, arguments.device)
-    print(format_table(rows))
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

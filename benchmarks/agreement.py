@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import format_table, stopwatch, write_json  # noqa: E402
+from benchmarks.common import report, stopwatch  # noqa: E402
 from uncouple.coupling import select_weights  # noqa: E402
 from uncouple.files import read_table  # noqa: E402
 from uncouple.scoring import score_layers  # noqa: E402
@@ -69,8 +69,7 @@ def main():
             ]
             row["coupled"], row["coupled_count"] = share_found(*coupled)
             rows.append(row)
-    print(format_table(rows))
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import describe_machine, format_table, stopwatch, write_json  # noqa: E402
+from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.answers import answer_in_batches  # noqa: E402
 from uncouple.judges import phrase_judge, read_phrases  # noqa: E402
 from uncouple.models import load_model, load_tokenizer  # noqa: E402
@@ -59,8 +59,7 @@ def main():
                 }
             )
             print(f"{rows[-1]['method']}: {seconds:.1f} s", flush=True)
-    print(format_table(rows))
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
 
 
 def _share(one, other):

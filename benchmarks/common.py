@@ -80,6 +80,8 @@ def _format(value):
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def write_json(path, rows):
+def report(rows, path):
+    """Print rows as a table, and write them as JSON where a path is given."""
+    print(format_table(rows))
     if path:
         Path(path).write_text(json.dumps(rows, indent=1) + "\n")

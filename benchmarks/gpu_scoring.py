@@ -23,9 +23,9 @@ from benchmarks.common import (  # noqa: E402
     format_table,
     matmul_rate,
     peak_memory,
+    report,
     start_peak,
     stopwatch,
-    write_json,
 )
 from uncouple import kernels  # noqa: E402
 from uncouple.devices import free_memory  # noqa: E402
@@ -191,14 +191,12 @@ def main():
     error = check_kernel(torch.device(arguments.device), getattr(torch, arguments.dtype))
     print(f"{machine}, {arguments.dtype}; kernel against float64: relative error {error:.1e}")
     rows = [row for shape in arguments.shapes for row in measure(shape, arguments)]
-    table = format_table(rows)
-    print(table)
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
     if arguments.output:
         today = datetime.date.today().isoformat()
         path = Path(arguments.output) / f"scoring-{machine.replace(' ', '-')}-{today}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# Scoring on {machine}, {arguments.dtype}, {today}\n\n{table}\n")
+        path.write_text(f"# Scoring on {machine}, {arguments.dtype}, {today}\n\n{format_table(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import describe_machine, format_table, stopwatch, write_json  # noqa: E402
+from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.families import find_linear_layers, target_names  # noqa: E402
 from uncouple.files import read_table  # noqa: E402
 from uncouple.models import check_folder, load_model, load_tokenizer  # noqa: E402
@@ -81,9 +81,8 @@ def main():
     arguments = parser.parse_args()
     tokens, weights = measure(arguments)
     print(describe_machine("cpu"))
-    print(format_table(tokens + weights))
     draw(tokens, weights, arguments.plot)
-    write_json(arguments.json, tokens + weights)
+    report(tokens + weights, arguments.json)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import describe_machine, format_table, stopwatch, write_json  # noqa: E402
+from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple import causal_judge as judging  # noqa: E402
 from uncouple.files import read_table  # noqa: E402
 from uncouple.models import load_model, load_tokenizer  # noqa: E402
@@ -108,8 +108,7 @@ def main():
     parser.add_argument("--json", help="file to write the rows to")
     arguments = parser.parse_args()
     rows = measure(arguments)
-    print(format_table(rows))
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

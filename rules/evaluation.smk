@@ -148,7 +148,7 @@ rule measure_perplexity:
     input:
         model=f"{RESULTS}/models/{{model}}/uncouple.json",
         mask=variant_mask,
-        text=perplexity_file,
+        text=local_file(PERPLEXITY),
     output:
         f"{RESULTS}/metrics/{{model}}/perplexity/{{variant}}.parquet",
     log:
@@ -162,7 +162,7 @@ rule measure_perplexity:
         gpu=1,
         mem_mb=scoring_memory_mb,
     params:
-        text=perplexity_flags(),
+        text=shlex.join(flags_of(PERPLEXITY, PERPLEXITY)),
         mask=mask_flag,
         dtype=lookup(dpath="evaluation/dtype", within=config),
         code=fingerprint("perplexity"),

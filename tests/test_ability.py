@@ -15,7 +15,7 @@ from conftest import write_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncouple import ability, task_files
+from uncouple import ability, task_files, variants
 from uncouple.checkpoints import apply_mask
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table
@@ -285,7 +285,7 @@ def test_without_the_hub_a_local_file_is_asked_for(model_folder, tmp_path, monke
         raise ConnectionError("Couldn't reach it")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    monkeypatch.setattr(ability, "load_model", lambda *_: pytest.fail("the model was loaded first"))
+    monkeypatch.setattr(variants, "load_model", lambda *_: pytest.fail("the model was loaded first"))
     with pytest.raises(UncoupleError, match="task race: its data cannot be had from the Hub .*Give a local file"):
         measure(model_folder, {"race": None}, tmp_path / "m")
     assert not (tmp_path / "m").exists()

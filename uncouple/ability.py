@@ -10,17 +10,15 @@ import tempfile
 import types
 from pathlib import Path
 
-import pyarrow as pa
-
 from uncouple.errors import UncoupleError
-from uncouple.files import digest, write_json, write_table
+from uncouple.files import digest, write_json
 from uncouple.fingerprint import PACKAGE, module_fingerprint
-from uncouple.masks import read_variant, suppress_in_memory
-from uncouple.models import load_model, load_tokenizer, model_record
+from uncouple.models import load_tokenizer
 from uncouple.progress import Progress, say
-from uncouple.statistics import CONFIDENCE, SCHEMA, rate
+from uncouple.statistics import rate, write_metrics
 from uncouple.task_files import read_documents
 from uncouple.terms import TASKS
+from uncouple.variants import open_variant
 
 # Where each task is defined: in the harness's own folder of tasks, or in ours.
 OWN_TASKS = PACKAGE.parent / "resources" / "tasks"
@@ -64,36 +62,29 @@ def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_
     """
     if limit < 0:
         raise UncoupleError(f"limit is {limit}. Set it to 1 or more, or to 0 to take all rows.")
-    record = model_record(model_folder)
-    entries, mask_record = read_variant(mask, record)
+    variant = open_variant(model_folder, mask, variant)
     rows = []
     with tempfile.TemporaryDirectory(prefix="uncouple-ability-") as folder:
         sources = write_tasks(tasks, folder)
         loaded = {name: load_task(name, path, folder) for name, path in tasks.items()}
         tokenizer, _ = load_tokenizer(model_folder)
-        model = load_model(model_folder, dtype, device)
-        suppress_in_memory(model, entries)
-        say(f"ability: {variant}: {', '.join(tasks)}, {model.dtype} on {model.device}")
+        say(f"ability: {variant.name}: {', '.join(tasks)}")
+        model = variant.load(dtype, device)
         harness = wrap_model(model, tokenizer, batch_size)
         for name, task in loaded.items():
             scored = score_task(harness, name, task, limit)
-            who = {"model": record["name"], "variant": variant, "dimension": "general"}
+            who = {"model": variant.model["name"], "variant": variant.name, "dimension": "general"}
             rows += [who | {"metric": f"ability.{name}.{metric}"} | found for metric, found in scored.items()]
-    metadata = {
-        "kind": "metrics",
-        "version": 1,
-        "confidence": CONFIDENCE,
-        "model": record["name"],
-        "variant": variant,
-        "tasks": sources,
-        "limit": limit,
-        "batch_size": batch_size,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "mask": mask_record,
-        "harness": importlib.metadata.version("lm_eval"),
-        "code": module_fingerprint("ability"),
-    }
-    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
+    write_metrics(
+        rows,
+        output,
+        **variant.about(model.dtype),
+        tasks=sources,
+        limit=limit,
+        batch_size=batch_size,
+        harness=importlib.metadata.version("lm_eval"),
+        code=module_fingerprint("ability"),
+    )
 
 
 def write_tasks(tasks, folder):

@@ -9,10 +9,10 @@ from uncouple.checkpoints import apply_mask
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
 from uncouple.fingerprint import module_fingerprint
-from uncouple.masks import read_variant, suppress_in_memory
-from uncouple.models import check_folder, load_model, load_tokenizer, model_record
+from uncouple.models import load_tokenizer
 from uncouple.progress import Progress, say
-from uncouple.prompts import encode_question
+from uncouple.prompts import batches_by_length, encode_question
+from uncouple.variants import open_variant
 
 SCHEMA = pa.schema(
     [("id", pa.string()), ("dimension", pa.string()), ("question", pa.string()), ("answer", pa.string())]
@@ -48,25 +48,23 @@ def answer_questions(
         dtype, device: see `models.load_model`.
         engine: `transformers`, or `vllm`, which takes no `device` or `batch_size`.
     """
-    config = check_folder(model_folder)
+    variant = open_variant(model_folder, mask, variant)
+    window = variant.config["max_position_embeddings"]
     table, questions_record = read_table(questions_path, "questions")
     questions = table.to_pylist()
-    record = model_record(model_folder)
-    entries, mask_record = read_variant(mask, record)
     tokenizer, prompt = load_tokenizer(model_folder, prompt)
     encoded = [encode_question(tokenizer, q["question"], prompt) for q in questions]
     for question, ids in zip(questions, encoded, strict=True):
-        if len(ids) + max_new_tokens > config["max_position_embeddings"]:
+        if len(ids) + max_new_tokens > window:
             raise UncoupleError(
                 f"question {question['id']} has {len(ids)} tokens: with {max_new_tokens} new ones it does not fit in "
-                f"the model's window of {config['max_position_embeddings']}. Shorten or remove it."
+                f"the model's window of {window}. Shorten or remove it."
             )
-    say(f"ask: {variant}: {len(questions)} questions")
+    say(f"ask: {variant.name}: {len(questions)} questions")
     if engine == "vllm":
         found, dtype = _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype)
     else:
-        model = load_model(model_folder, dtype, device)
-        suppress_in_memory(model, entries)
+        model = variant.load(dtype, device)
         found, dtype = answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size), model.dtype
     rows = [
         question
@@ -77,33 +75,27 @@ def answer_questions(
     metadata = {
         "kind": "answers",
         "version": 1,
-        "model": record["name"],
-        "variant": variant,
+        **variant.about(dtype),
         "dimension": questions_record["dimension"],
         "questions": questions_record["fingerprint"],
         "prompt": prompt,
         "max_new_tokens": max_new_tokens,
-        "dtype": str(dtype).removeprefix("torch."),
         "engine": engine,
         "batch_size": batch_size,
-        "mask": mask_record,
         "code": module_fingerprint("answers"),
     }
     table = pa.Table.from_pylist([{k: row[k] for k in SCHEMA.names} for row in rows], schema=SCHEMA)
     write_table(table, output, metadata)
     empty = sum(not row["answer"] for row in rows)
-    say(
-        f"ask: {variant}: {empty} empty answers, {sum(row['truncated'] for row in rows)} cut at {max_new_tokens} tokens"
-    )
+    cut = sum(row["truncated"] for row in rows)
+    say(f"ask: {variant.name}: {empty} empty answers, {cut} cut at {max_new_tokens} tokens")
 
 
 def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size):
     """What `generate_greedily` gives for each of many prompts, those of like length in one batch, in their order."""
     found = [None] * len(encoded)
-    order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
-    with Progress(len(order), "questions", "ask") as progress:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+    with Progress(len(encoded), "questions", "ask") as progress:
+        for batch in batches_by_length(encoded, batch_size):
             answers = generate_greedily(model, tokenizer, [encoded[i] for i in batch], max_new_tokens)
             for i, answer in zip(batch, answers, strict=True):
                 found[i] = answer

@@ -8,7 +8,7 @@ from pathlib import Path
 from uncouple.errors import UncoupleError
 from uncouple.models import check_folder, load_model, load_tokenizer
 from uncouple.progress import Progress, say
-from uncouple.prompts import leading_special_tokens
+from uncouple.prompts import batches_by_length, leading_special_tokens
 
 # As the published evaluator: a reply is cut here.
 REPLY_TOKENS = 32
@@ -250,11 +250,9 @@ def shared_length(encoded):
 def _judge_texts(model, encoded, read, batch_size):
     shared = shared_length(encoded)
     prefix = _compute_prefix(model, encoded[0][:shared])
-    order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
     calls = [None] * len(encoded)
-    with Progress(len(order), "answers", "judge") as progress:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+    with Progress(len(encoded), "answers", "judge") as progress:
+        for batch in batches_by_length(encoded, batch_size):
             for i, reply in zip(batch, _reply(model, [encoded[i] for i in batch], prefix, shared, read), strict=True):
                 verdict = reply["verdict"]
                 calls[i] = (verdict, None if verdict == "none" else reply["p_unsafe"])

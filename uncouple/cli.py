@@ -37,11 +37,14 @@ def main(arguments=None):
         # torch's own class, known by name so that torch need not be imported; it tells sizes and not what to do.
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        smaller = (
-            "--batch-tokens, or score fewer layers at once (--layers)" if parsed.verb == "score" else "--batch-size"
-        )
-        return _fail(parsed.verb, f"out of memory ({error}). Lower {smaller}.")
+        return _fail(parsed.verb, f"out of memory ({error}). {_less_memory(parsed)}")
     return 0
+
+
+def _less_memory(parsed):
+    if parsed.verb == "score":
+        return "Lower --batch-tokens, or score fewer layers at once (--layers)."
+    return "Lower --batch-size." if hasattr(parsed, "batch_size") else "End what else runs, or take a larger machine."
 
 
 def _fail(verb, error):
@@ -212,14 +215,10 @@ def run_ask(a):
         a.model,
         a.questions,
         a.output,
-        mask=a.mask,
-        variant=_variant(a),
+        **_variant_options(a),
         prompt=a.prompt,
         max_new_tokens=a.max_new_tokens,
-        batch_size=a.batch_size,
         engine=a.engine,
-        dtype=a.dtype,
-        device=a.device,
     )
 
 
@@ -275,13 +274,9 @@ def run_perplexity(a):
         a.model,
         a.output,
         source=samples.Source(a.path, a.hub, a.revision, a.name, a.split),
-        mask=a.mask,
-        variant=_variant(a),
+        **_variant_options(a),
         window=a.window,
         windows=a.windows,
-        batch_size=a.batch_size,
-        dtype=a.dtype,
-        device=a.device,
     )
 
 
@@ -297,13 +292,9 @@ def run_ability(a):
     ability.measure_ability(
         a.model,
         a.output,
-        mask=a.mask,
-        variant=_variant(a),
+        **_variant_options(a),
         tasks=dict(a.tasks),
         limit=a.limit,
-        batch_size=a.batch_size,
-        dtype=a.dtype,
-        device=a.device,
     )
 
 
@@ -319,13 +310,9 @@ def run_represent(a):
         a.model,
         *a.samples,
         a.output,
-        mask=a.mask,
-        variant=_variant(a),
+        **_variant_options(a),
         prompt=a.prompt,
         permutations=a.permutations,
-        batch_size=a.batch_size,
-        dtype=a.dtype,
-        device=a.device,
     )
 
 
@@ -380,5 +367,7 @@ def run_figures(a):
         getattr(figures, f"draw_{a.what}")(a.table, a.output, style=a.style, model=a.model)
 
 
-def _variant(a):
-    return a.variant or ("suppressed" if a.mask else "origin")
+def _variant_options(a):
+    """What every verb says that loads a variant."""
+    name = a.variant or ("suppressed" if a.mask else "origin")
+    return {"mask": a.mask, "variant": name, "dtype": a.dtype, "device": a.device, "batch_size": a.batch_size}

@@ -10,6 +10,8 @@ from pathlib import Path
 from uncouple.errors import UncoupleError
 from uncouple.terms import ORIGIN
 
+# Kinds of variants that have nothing but their kind, in the order of the figures.
+UNSUPPRESSED = ("origin", "noise")
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "maximum": "at most"}
 
 
@@ -36,7 +38,7 @@ def resolve(config, schema, root):
     config = with_defaults(schema, config, schema)
     if isinstance(variants, dict):
         # The defaults are those of a suppressed variant; an origin has nothing but its kind.
-        config["variants"] |= {name: v for name, v in variants.items() if _is_origin(v) or _is_noise(v)}
+        config["variants"] |= {name: v for name, v in variants.items() if _kind(v) in UNSUPPRESSED}
     faults = _schema_faults(config, schema) or _own_faults(config, Path(root))
     if faults:
         raise UncoupleError("the config is not right:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -57,7 +59,7 @@ def spread_sweeps(variants):
             chosen = dict(zip(swept, values, strict=True))
             spread[".".join([name, *parts])] = variant | chosen if chosen else variant
     # An experiment's own keys come before those of config.yaml; a figure begins with the origin all the same.
-    first = {k: v for is_it in (_is_origin, _is_noise) for k, v in spread.items() if is_it(v)}
+    first = {k: v for kind in UNSUPPRESSED for k, v in spread.items() if _kind(v) == kind}
     return first | {k: v for k, v in spread.items() if k not in first}
 
 
@@ -89,12 +91,8 @@ def _all_default(schema):
     return bool(subs) and all("default" in sub or "$ref" in sub or _all_default(sub) for sub in subs)
 
 
-def _is_origin(variant):
-    return isinstance(variant, dict) and variant.get("kind") == "origin"
-
-
-def _is_noise(variant):
-    return isinstance(variant, dict) and variant.get("kind") == "noise"
+def _kind(variant):
+    return variant.get("kind") if isinstance(variant, dict) else None
 
 
 def _strange_names(value, where=""):

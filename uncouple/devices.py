@@ -40,6 +40,16 @@ def pick_device(device):
     return picked
 
 
+def pick_devices(device):
+    """The devices that a model's layers go to: one, see `pick_device`; or with `all` every GPU."""
+    import torch
+
+    if device != "all":
+        return [pick_device(device)]
+    pick_device("cuda")
+    return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+
+
 def lease(gpus, folder=None, poll=1.0):
     """The number of a GPU that this process, and no other, has leased until it ends.
 

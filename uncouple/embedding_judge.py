@@ -9,8 +9,9 @@ from uncouple.errors import UncoupleError
 from uncouple.families import FAMILIES
 from uncouple.files import digest, file_sha256, read_json, read_table, write_json
 from uncouple.fingerprint import module_fingerprint
-from uncouple.models import TOKENIZER_NAMES, check_folder, load_tokenizer, model_record, quiet_transformers
+from uncouple.models import TOKENIZER_NAMES, check_folder, load_tokenizer, model_record, read_weights
 from uncouple.progress import Progress, say
+from uncouple.prompts import batches_by_length
 from uncouple.statistics import CONFIDENCE, rate
 from uncouple.terms import LABELS
 
@@ -141,11 +142,9 @@ def embed(texts, folder, *, device="cpu", batch_size=64):
     # The tokenizer's own settings cut off and pad elsewhere; what is said in the call stands above them.
     cut = {"truncation": True, "max_length": record["max_tokens"], "padding": False}
     tokens = tokenizer(distinct, **cut)["input_ids"] if distinct else []
-    order = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))
     found = np.zeros((len(tokens), model.config.hidden_size), np.float32)
-    with Progress(len(order), "texts", "embed") as progress, torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+    with Progress(len(tokens), "texts", "embed") as progress, torch.inference_mode():
+        for batch in batches_by_length(tokens, batch_size):
             width = max(len(tokens[i]) for i in batch)
             # Padding is masked, so any token does.
             ids = torch.tensor([tokens[i] + [0] * (width - len(tokens[i])) for i in batch], device=model.device)
@@ -198,20 +197,8 @@ def _load_encoder(folder, device):
     import torch
     from transformers import AutoModel
 
-    quiet_transformers()
-    try:
-        model, report = AutoModel.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UncoupleError(f"{folder}: the encoder cannot be loaded: {error}") from error
     # The pooler is another way to make one vector of many, and is not used.
-    lacking = [str(key) for key in report["missing_keys"] if not str(key).startswith("pooler.")]
-    if lacking := sorted(lacking + [str(key) for key in report["mismatched_keys"]]):
-        raise UncoupleError(
-            f"{folder}: its weights lack tensors of the encoder, which would be random: {', '.join(lacking[:5])}. "
-            "Fetch it again."
-        )
+    model = read_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
     return model.to(pick_device(device)).eval()
 
 

@@ -21,22 +21,6 @@ def read_mask(path, base=None):
     return group_by_module(table, ("index", "value")), metadata
 
 
-def read_variant(path, base):
-    """What a variant of a model is made of in memory, and what its record says of the mask.
-
-    Args:
-        path: a mask file, or None for the base as it is.
-        base: see `read_mask`.
-
-    Returns:
-        (entries for `suppress_in_memory`, the mask's metadata without the shapes, or None).
-    """
-    if not path:
-        return {}, None
-    entries, metadata = read_mask(path, base)
-    return entries, {key: value for key, value in metadata.items() if key != "shapes"}
-
-
 def check_model(what, made_from, record):
     if made_from["fingerprint"] != record["fingerprint"]:
         raise UncoupleError(

@@ -11,7 +11,7 @@ from uncouple.files import read_table, write_table
 from uncouple.judges import normalize, read_phrases
 from uncouple.masks import read_mask
 from uncouple.progress import say
-from uncouple.statistics import CONFIDENCE, SCHEMA, adjust_holm, bootstrap_difference, exact_mcnemar, rate
+from uncouple.statistics import SCHEMA, adjust_holm, bootstrap_difference, exact_mcnemar, rate, write_metrics
 from uncouple.terms import ORIGIN
 
 PLACEMENT_SCHEMA = pa.schema(
@@ -166,16 +166,11 @@ def collect_metrics(paths, output):
                 raise UncoupleError(f"{path}: {', '.join(key)} is in {seen[key]} too. Give one of them.")
             seen[key] = path
         tables.append(table)
-    _write_table(pa.concat_tables(tables), output)
+    write_metrics(pa.concat_tables(tables), output)
 
 
 def _write(rows, output):
-    records = [dict(zip(SCHEMA.names, key, strict=False)) | numbers for key, numbers in rows.items()]
-    _write_table(pa.Table.from_pylist(records, schema=SCHEMA), output)
-
-
-def _write_table(table, output):
-    write_table(table, output, {"kind": "metrics", "version": 1, "confidence": CONFIDENCE})
+    write_metrics([dict(zip(SCHEMA.names, key, strict=False)) | row for key, row in rows.items()], output)
 
 
 def measure_placement(mask_paths, output):

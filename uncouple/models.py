@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from uncouple.devices import pick_device
+from uncouple.devices import pick_devices
 from uncouple.errors import UncoupleError
 from uncouple.files import digest, file_sha256, read_json
 from uncouple.weights import WeightFiles
@@ -147,30 +147,44 @@ def load_model(folder, dtype="auto", device="auto"):
     Args:
         folder: model folder.
         dtype: see `pick_dtype`.
-        device: see `devices.pick_device`; or `all`: the layers are spread over all GPUs.
+        device: see `devices.pick_devices`; over several the layers are spread.
     """
     from transformers import AutoModelForCausalLM
 
-    quiet_transformers()
     config = check_folder(folder)
-    spread = device == "all"
-    device = pick_device("cuda" if spread else device)
+    device, *others = pick_devices(device)
+    model = read_weights(
+        AutoModelForCausalLM,
+        folder,
+        dtype=pick_dtype(config, dtype, device),
+        # Only this form of attention caps its logits, as Gemma 2 was trained to.
+        **({"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}),
+        **({"device_map": "balanced"} if others else {}),
+    )
+    return (model if others else model.to(device)).eval().requires_grad_(False)
+
+
+def read_weights(kind, folder, unused=None, **options):
+    """A model of transformers with each of its weights from the folder's files.
+
+    Args:
+        kind: an auto class of transformers.
+        folder: model folder.
+        unused: beginning of the names of tensors that may be missing.
+        options: of the class's `from_pretrained`.
+
+    Raises:
+        UncoupleError: it cannot be loaded, or a tensor is missing or of another shape: transformers would draw it.
+    """
+    quiet_transformers()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=pick_dtype(config, dtype, device),
-            use_safetensors=True,
-            output_loading_info=True,
-            # Only this form of attention caps its logits, as Gemma 2 was trained to.
-            **({"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}),
-            **({"device_map": "balanced"} if spread else {}),
-        )
+        model, report = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise UncoupleError(f"{folder}: the model cannot be loaded: {error}") from error
-    for what in ("missing_keys", "mismatched_keys"):
-        if report[what]:
-            names = ", ".join(map(str, sorted(report[what])[:5]))
-            raise UncoupleError(
-                f"{folder}: its weights lack tensors of the model, which would be random: {names}. Fetch it again."
-            )
-    return (model if spread else model.to(device)).eval().requires_grad_(False)
+    lacking = sorted({str(key) for what in ("missing_keys", "mismatched_keys") for key in report[what]})
+    if lacking := [name for name in lacking if not (unused and name.startswith(unused))]:
+        raise UncoupleError(
+            f"{folder}: its weights lack tensors of the model, which would be random: {', '.join(lacking[:5])}. "
+            "Fetch it again."
+        )
+    return model

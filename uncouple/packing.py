@@ -242,7 +242,7 @@ def _loss_gradient(model, hidden, batch):
     That of cross-entropy is softmax less one at the target: made in the place of the logits, which are the widest
     tensor of all.
     """
-    head, softcap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
+    head, softcap = model.get_output_embeddings(), _softcap(model)
     picked, targets, share, start = [], [], [], 0
     for row in batch.rows:
         # Position t predicts token t + 1.
@@ -251,14 +251,11 @@ def _loss_gradient(model, hidden, batch):
         share += [1 / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
         start += len(row.ids)
     gradient = torch.zeros_like(hidden)
-    count = math.ceil(4 * head.weight.shape[0] * len(picked) / HEAD_BYTES[head.weight.device.type])
     finite = []
-    parts = (torch.tensor(values, device=hidden.device).tensor_split(count) for values in (picked, targets, share))
-    for positions, tokens, weights in zip(*parts, strict=True):
-        logits = head(hidden[positions]).float()
-        tokens, weights = tokens.to(logits.device)[:, None], weights.to(logits.device)[:, None]
+    values = (torch.tensor(values, device=hidden.device) for values in (picked, targets, share))
+    for logits, positions, tokens, weights in logits_in_parts(model, hidden, *values):
+        tokens, weights = tokens[:, None], weights[:, None]
         if softcap:
-            logits = logits.div_(softcap).tanh_().mul_(softcap)
             slope = 1 - (logits / softcap).square()
         finite.append(logits.gather(1, tokens).isfinite())
         torch.softmax(logits, 1, out=logits)
@@ -271,6 +268,32 @@ def _loss_gradient(model, hidden, batch):
         place = picked[int((~finite).nonzero()[0, 0])]
         raise UncoupleError(f"sample {sample_at(batch, place)}: its loss is not finite. {NOT_FINITE}")
     return gradient
+
+
+def logits_in_parts(model, hidden, positions, *others):
+    """Logits for as many tokens at a time as `HEAD_BYTES` takes.
+
+    Args:
+        model: a causal language model.
+        hidden: its last hidden states, (tokens, hidden).
+        positions: int64 (n,), the tokens whose logits are wanted.
+        others: tensors (n, ...) that go with the positions.
+
+    Yields:
+        (logits float32 (part, vocabulary), positions (part,), and each of the others (part, ...), on the logits'
+        device). The logits may be written over.
+    """
+    head, softcap = model.get_output_embeddings(), _softcap(model)
+    count = math.ceil(4 * head.weight.shape[0] * len(positions) / HEAD_BYTES[head.weight.device.type])
+    for part, *along in zip(*(values.tensor_split(count) for values in (positions, *others)), strict=True):
+        logits = head(hidden[part]).float()
+        if softcap:
+            logits = logits.div_(softcap).tanh_().mul_(softcap)
+        yield logits, part, *(values.to(logits.device) for values in along)
+
+
+def _softcap(model):
+    return getattr(model.config, "final_logit_softcapping", None)
 
 
 def sample_at(batch, place):

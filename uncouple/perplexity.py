@@ -6,18 +6,16 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.families import find_family
-from uncouple.files import write_table
 from uncouple.fingerprint import module_fingerprint
-from uncouple.masks import read_variant, suppress_in_memory
-from uncouple.models import check_folder, load_model, load_tokenizer, model_record
+from uncouple.models import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.prompts import leading_special_tokens
 from uncouple.samples import read_rows
-from uncouple.statistics import CONFIDENCE, SCHEMA
+from uncouple.statistics import CONFIDENCE, write_metrics
+from uncouple.variants import open_variant
 
 
 def measure_perplexity(model_folder, output, *, source, mask, variant, window, windows, batch_size, dtype, device):
@@ -48,48 +46,39 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
         UncoupleError: the text cannot be read or fills no window, the window is longer than the model's, the model's
             architecture is not known, or a loss is not finite.
     """
-    config = check_folder(model_folder)
+    variant = open_variant(model_folder, mask, variant)
     # How logits come of the hidden states is known for these families alone.
-    find_family(config)
-    longest = config["max_position_embeddings"]
+    find_family(variant.config)
+    longest = variant.config["max_position_embeddings"]
     window = longest if window in (None, "max") else window
     if not 2 <= window <= longest:
         raise UncoupleError(f"the window is {window} tokens; this model takes 2 to {longest}. Set another (--window).")
     text = read_text(source)
-    record = model_record(model_folder)
-    entries, mask_record = read_variant(mask, record)
     tokenizer, _ = load_tokenizer(model_folder)
     ids = leading_special_tokens(tokenizer) + tokenizer(text, add_special_tokens=False)["input_ids"]
     cut = cut_windows(ids, window, windows, source)
     say(
-        f"perplexity: {variant}: {source} has {len(ids):,} tokens; takes {len(cut)} of {len(ids) // window} windows of "
-        f"{window} and drops the last {len(ids) % window:,} tokens, which fill none"
+        f"perplexity: {variant.name}: {source} has {len(ids):,} tokens; takes {len(cut)} of {len(ids) // window} "
+        f"windows of {window} and drops the last {len(ids) % window:,} tokens, which fill none"
     )
-    model = load_model(model_folder, dtype, device)
-    suppress_in_memory(model, entries)
-    say(f"perplexity: {variant}: {model.dtype} on {model.device}")
+    model = variant.load(dtype, device)
     losses = window_losses(model, cut, batch_size)
-    who = {"model": record["name"], "variant": variant, "dimension": "general"}
+    who = {"model": variant.model["name"], "variant": variant.name, "dimension": "general"}
     rows = [who | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]
     rows += [
         who | {"metric": f"perplexity.nll.{number:04d}", "value": loss, "n": 1, "of": window - 1}
         for number, loss in enumerate(losses.tolist())
     ]
-    metadata = {
-        "kind": "metrics",
-        "version": 1,
-        "confidence": CONFIDENCE,
-        "model": record["name"],
-        "variant": variant,
-        "window": window,
-        "windows": len(cut),
-        "text": {"source": str(source), "sha256": hashlib.sha256(text.encode()).hexdigest()},
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "mask": mask_record,
-        "code": module_fingerprint("perplexity"),
-    }
-    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
-    say(f"perplexity: {variant}: {rows[0]['value']:.3f} over {len(cut)} windows")
+    write_metrics(
+        rows,
+        output,
+        **variant.about(model.dtype),
+        window=window,
+        windows=len(cut),
+        text={"source": str(source), "sha256": hashlib.sha256(text.encode()).hexdigest()},
+        code=module_fingerprint("perplexity"),
+    )
+    say(f"perplexity: {variant.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
 
 
 def read_text(source):
@@ -156,20 +145,18 @@ def window_losses(model, cut, batch_size):
 
 
 def _token_losses(model, hidden, targets):
-    """Cross-entropy of each target, float32 (tokens,): logits in float32, for a part of the tokens at a time."""
+    """Cross-entropy of each target, float32 (tokens,)."""
     import torch
 
-    from uncouple.packing import HEAD_BYTES
+    from uncouple.packing import logits_in_parts
 
-    head, softcap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
-    count = math.ceil(4 * head.weight.shape[0] * len(targets) / HEAD_BYTES[head.weight.device.type])
-    losses = []
-    for states, tokens in zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True):
-        logits = head(states).float()
-        if softcap:
-            logits = logits.div_(softcap).tanh_().mul_(softcap)
-        losses.append(torch.nn.functional.cross_entropy(logits, tokens.to(logits.device), reduction="none"))
-    return torch.cat(losses)
+    positions = torch.arange(len(targets), device=hidden.device)
+    return torch.cat(
+        [
+            torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+            for logits, _, tokens in logits_in_parts(model, hidden, positions, targets)
+        ]
+    )
 
 
 def exponentiated_mean(values):

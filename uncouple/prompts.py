@@ -82,6 +82,20 @@ def encode_samples(tokenizer, samples, prompt, window):
     return encoded
 
 
+def batches_by_length(encoded, batch_size, together=None):
+    """Batches of the places of token lists, the shortest first, so that like lengths share a batch and its padding.
+
+    Args:
+        encoded: lists of token ids.
+        batch_size: how many share a batch.
+        together: longer ones than this are alone; see `packing.longest_together`.
+    """
+    order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
+    short = sum(not together or len(ids) <= together for ids in encoded)
+    batches = [order[start : min(start + batch_size, short)] for start in range(0, short, batch_size)]
+    return batches + [[i] for i in order[short:]]
+
+
 def leading_special_tokens(tokenizer):
     """Special tokens that the tokenizer puts in front of a text, such as a beginning-of-sequence token."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]

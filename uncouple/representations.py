@@ -1,17 +1,16 @@
 """Representations: how much two dimensions' hidden states depend on each other, layer by layer (HSIC)."""
 
 import numpy as np
-import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.families import find_family
-from uncouple.files import read_table, write_table
+from uncouple.files import read_table
 from uncouple.fingerprint import module_fingerprint
-from uncouple.masks import read_variant, suppress_in_memory
-from uncouple.models import check_folder, load_model, load_tokenizer, model_record
+from uncouple.models import load_tokenizer
 from uncouple.progress import Progress, say
-from uncouple.prompts import encode_samples
-from uncouple.statistics import CONFIDENCE, SCHEMA
+from uncouple.prompts import batches_by_length, encode_samples
+from uncouple.statistics import CONFIDENCE, write_metrics
+from uncouple.variants import open_variant
 
 
 def measure_hsic(
@@ -63,8 +62,8 @@ def measure_hsic(
         UncoupleError: both tables are of one dimension, there are fewer than 4 pairs, a sample does not fit, or the
             representations of a layer are not finite or mostly equal.
     """
-    config = check_folder(model_folder)
-    layers = find_family(config).layers
+    variant = open_variant(model_folder, mask, variant)
+    layers = find_family(variant.config).layers
     tables = [read_table(path, "samples") for path in (samples_a, samples_b)]
     names = [record["dimension"] for _, record in tables]
     if names[0] == names[1]:
@@ -72,34 +71,27 @@ def measure_hsic(
     pairs = min(len(table) for table, _ in tables)
     if pairs < 4:
         raise UncoupleError(f"{samples_a} and {samples_b} make {pairs} pairs, and HSIC needs 4. Draw more samples.")
-    record = model_record(model_folder)
-    entries, mask_record = read_variant(mask, record)
+    window = variant.config["max_position_embeddings"]
     tokenizer, prompt = load_tokenizer(model_folder, prompt)
-    encoded = [_encode(tokenizer, table, pairs, prompt, config["max_position_embeddings"]) for table, _ in tables]
-    model = load_model(model_folder, dtype, device)
-    suppress_in_memory(model, entries)
-    say(f"hsic: {variant}: {pairs} pairs of {' and '.join(names)}, {model.dtype} on {model.device}")
+    encoded = [_encode(tokenizer, table, pairs, prompt, window) for table, _ in tables]
+    say(f"hsic: {variant.name}: {pairs} pairs of {' and '.join(names)}")
+    model = variant.load(dtype, device)
     states = [last_states(model, layers, ids, batch_size) for ids in encoded]
     a, b = (_kernels(s, name) for s, name in zip(states, names, strict=True))
-    who = {"model": record["name"], "variant": variant, "dimension": "-".join(names)}
+    who = {"model": variant.model["name"], "variant": variant.name, "dimension": "-".join(names)}
     rows = [who | row for row in hsic_rows(a, b, permutations, seed)]
-    metadata = {
-        "kind": "metrics",
-        "version": 1,
-        "confidence": CONFIDENCE,
-        "model": record["name"],
-        "variant": variant,
-        "samples": [{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
-        "prompt": prompt,
-        "permutations": permutations,
-        "seed": seed,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "mask": mask_record,
-        "code": module_fingerprint("representations"),
-    }
-    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
+    write_metrics(
+        rows,
+        output,
+        **variant.about(model.dtype),
+        samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
+        prompt=prompt,
+        permutations=permutations,
+        seed=seed,
+        code=module_fingerprint("representations"),
+    )
     low = sum(row["value"] < 0.05 for row in rows if row["metric"].startswith("hsic.p."))
-    say(f"hsic: {variant}: of {len(a)} layers, {low} have p below 0.05")
+    say(f"hsic: {variant.name}: of {len(a)} layers, {low} have p below 0.05")
 
 
 def hsic_rows(a, b, permutations, seed):
@@ -167,7 +159,7 @@ def last_states(model, layers, encoded, batch_size):
     lengths = [len(ids) for ids in encoded]
     try:
         with torch.inference_mode(), Progress(len(encoded), "samples", "hsic") as progress:
-            for batch in _batches(lengths, batch_size, longest_together(model.config)):
+            for batch in batches_by_length(encoded, batch_size, longest_together(model.config)):
                 last = torch.tensor([lengths[i] - 1 for i in batch])
                 width = max(lengths[i] for i in batch)
                 # Nothing that is kept sees the padding, so any id does.
@@ -178,14 +170,6 @@ def last_states(model, layers, encoded, batch_size):
         for handle in handles:
             handle.remove()
     return states
-
-
-def _batches(lengths, batch_size, together):
-    """Sample numbers by length, `batch_size` at a time; those longer than `together` alone (see `longest_together`)."""
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    short = sum(not together or length <= together for length in lengths)
-    batches = [order[start : min(start + batch_size, short)] for start in range(0, short, batch_size)]
-    return batches + [[i] for i in order[short:]]
 
 
 def _kernels(states, dimension):

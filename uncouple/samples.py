@@ -62,8 +62,7 @@ def make_samples(source, dimension, label, n, seed, output):
     rows = check_rows(read_rows(source), columns, source)
     if label not in LABELS:
         raise UncoupleError(f"label {label!r}: use one of {', '.join(LABELS)}.")
-    picked = range(len(rows)) if n is None else draw(len(rows), n, seed, source)
-    drawn = [rows[i] for i in picked]
+    drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
     ids = stable_ids([(dimension, label, row["prompt"], row["response"]) for row in drawn])
     records = [
         {"id": i, "dimension": dimension, "label": label, "source": str(source), **row}
@@ -77,8 +76,7 @@ def make_samples(source, dimension, label, n, seed, output):
 def make_questions(source, dimension, n, seed, output):
     """Draw `n` questions of a source (all of them, in their order, where `n` is None) as a questions table."""
     rows = check_rows(read_rows(source), {"question": ["question"]} | source.columns, source)
-    picked = range(len(rows)) if n is None else draw(len(rows), n, seed, source)
-    drawn = [rows[i] for i in picked]
+    drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
     ids = stable_ids([(dimension, row["question"]) for row in drawn])
     records = [
         {"id": i, "dimension": dimension, "source": str(source), **row} for i, row in zip(ids, drawn, strict=True)
@@ -93,7 +91,7 @@ def draw(total, n, seed, source="this source"):
 
     Args:
         total: number of rows.
-        n: how many to draw.
+        n: how many to draw; None takes all, in their order.
         seed: a whole number.
 
     Returns:
@@ -101,6 +99,8 @@ def draw(total, n, seed, source="this source"):
 
     Source: datasets draws one permutation of PCG64 seeded with `seed`; so does the published SPIN code through it.
     """
+    if n is None:
+        return np.arange(total)
     if n < 1 or seed < 0:
         raise UncoupleError(f"{source}: n is {n} and seed is {seed}. Set n to 1 or more and seed to 0 or more.")
     if n > total:

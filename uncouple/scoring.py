@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from uncouple.devices import free_memory, is_out_of_memory, pick_device, release_memory
+from uncouple.devices import free_memory, is_out_of_memory, pick_devices, release_memory
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
@@ -62,12 +62,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     del tokenizer
     release_memory()
     lengths = [len(e.ids) for e in encoded]
-    if device == "all":
-        pick_device("cuda")
-        devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    else:
-        device = pick_device(device)
-        devices = [device]
+    devices = pick_devices(device)
     skeleton = make_skeleton(read_config(model_folder), pick_dtype(config, dtype, devices[0]))
     plan = plan_scoring(
         skeleton,

@@ -164,7 +164,7 @@ def write_examples(answer_paths, verdict_paths, outputs, *, model):
             html = Path(output).suffix == ".html"
             parts = [(f"<h3>{escape(title)}</h3>" if html else f"### {title}\n") for title, _ in sections]
             parts = [
-                f"{head}\n{_table(lines, html, ' class=texts') if lines else ''}"
+                f"{head}\n{_table(lines, html, texts=True) if lines else ''}"
                 for head, (_, lines) in zip(parts, sections, strict=True)
             ]
             partial.write_text(_page("\n".join(parts)) if html else "\n".join(parts), encoding="utf-8")
@@ -182,14 +182,15 @@ def _page(body):
     return f"<!doctype html>\n<meta charset='utf-8'>\n{STYLE}\n{body}"
 
 
-def _table(lines, html, attributes=""):
+def _table(lines, html, texts=False):
+    """A table of numbers, aligned on the right, or of texts."""
     head, *rows = lines
     if html:
         cells = [[f"<th>{escape(cell)}</th>" for cell in head]]
         cells += [[f"<td>{escape(cell)}</td>" for cell in row] for row in rows]
         body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells)
-        return f"<table{attributes}>\n{body}\n</table>\n"
+        return f"<table{' class=texts' * texts}>\n{body}\n</table>\n"
     # An answer may hold what ends a cell of Markdown, or be markup itself.
     rows = [[escape(cell, quote=False).replace("|", "&#124;").replace("\n", "<br>") for cell in row] for row in rows]
-    rule = ["---"] + ["---" if attributes else "---:"] * (len(head) - 1)
+    rule = ["---"] + ["---" if texts else "---:"] * (len(head) - 1)
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
