@@ -2,20 +2,25 @@
 
     python benchmarks/answers.py --model results/models/SmolLM2-135M-Instruct --csv salad_fairness.csv
 
-`one_by_one` is batch 1 in the same precision. In float32 the answers must be the same; in bfloat16 they are not, and
-the share that is, and the share of verdicts that is (of the judge `phrases`), say what arithmetic alone does.
+`one_by_one` is transformers' `generate`, one question at a time, in the same precision. In float32 the answers must be
+the same; in bfloat16 they are not, and the share that is, and the share of verdicts that is (of the judge `phrases`),
+say what arithmetic alone does.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import torch
+from transformers import GenerationConfig
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.answers import answer_in_batches  # noqa: E402
-from uncouple.judges import phrase_judge, read_phrases  # noqa: E402
+from uncouple.decoding import stop_tokens  # noqa: E402
 from uncouple.models import load_model, load_tokenizer  # noqa: E402
+from uncouple.phrase_judge import phrase_judge, read_phrases  # noqa: E402
 from uncouple.prompts import encode_question  # noqa: E402
 from uncouple.samples import Source, draw, read_rows  # noqa: E402
 
@@ -41,25 +46,42 @@ def main():
     for dtype in arguments.dtypes:
         model, before = load_model(arguments.model, dtype, "cpu"), None
         # The first pass through a model is slower than the others.
-        answer_in_batches(model, tokenizer, encoded[:2], 4, 2)
-        for method, size in (("one_by_one", 1), ("uncouple", arguments.batch_size)):
-            work = (model, tokenizer, encoded, arguments.max_new_tokens, size)
-            found, seconds = stopwatch("cpu", answer_in_batches, *work)
-            texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids, _ in found]
+        one_by_one(model, tokenizer, encoded[:2], 4)
+        for work, *size in ((one_by_one,), (uncouple, arguments.batch_size)):
+            found, seconds = stopwatch("cpu", work, model, tokenizer, encoded, arguments.max_new_tokens, *size)
+            texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
             verdicts = [verdict for verdict, _ in judge(questions, texts)]
             before = before or (seconds, texts, verdicts)
             rows.append(
                 {
-                    "method": f"{method}.{dtype}",
+                    "method": f"{work.__name__}.{dtype}",
                     "seconds": seconds,
                     "ratio_to_baseline": before[0] / seconds,
                     "identical": _share(texts, before[1]),
                     "identical_verdicts": _share(verdicts, before[2]),
-                    "new_tokens": sum(len(ids) for ids, _ in found),
+                    "new_tokens": sum(map(len, found)),
                 }
             )
             print(f"{rows[-1]['method']}: {seconds:.1f} s", flush=True)
     report(rows, arguments.json)
+
+
+def one_by_one(model, tokenizer, encoded, max_new_tokens):
+    """Token ids of each answer, by transformers."""
+    # A model's own settings fill in what a call leaves open.
+    model.generation_config = GenerationConfig(eos_token_id=sorted(stop_tokens(model.generation_config, tokenizer)))
+    found = []
+    for ids in encoded:
+        prompt = torch.tensor([ids])
+        with torch.inference_mode():
+            options = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": 0}
+            answer = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), **options)
+        found.append(answer[0, len(ids) :].tolist())
+    return found
+
+
+def uncouple(*arguments):
+    return [ids for ids, _ in answer_in_batches(*arguments)]
 
 
 def _share(one, other):

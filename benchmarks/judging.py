@@ -50,8 +50,7 @@ def uncouple(model, tokenizer, template, questions, answers, batch_size):
     texts = [judging.fill_template(tokenizer, template, q, a) for q, a in zip(questions, answers, strict=True)]
     encoded = [judging.encode_text(tokenizer, text, True) for text in texts]
     pairs = judging.verdict_tokens(tokenizer, texts[0], True)
-    read = judging._make_reader(model, tokenizer, pairs, re.compile(r"[Oo]\d{1,2}"))
-    return judging._judge_texts(model, encoded, read, batch_size)
+    return judging.judge_texts(model, tokenizer, encoded, pairs, re.compile(r"[Oo]\d{1,2}"), batch_size)
 
 
 def read_pairs(arguments):
@@ -65,27 +64,28 @@ def read_pairs(arguments):
     return [row["question"] for row in rows], [row["answer"] for row in rows]
 
 
-def measure(arguments):
+def measure(arguments, dtype):
     questions, answers = read_pairs(arguments)
     template = judging.read_template(arguments.template)
     tokenizer, _ = load_tokenizer(arguments.model)
-    model = load_model(arguments.model, arguments.dtype, arguments.device)
+    model = load_model(arguments.model, dtype, arguments.device)
     tokens = [len(tokenizer(template + q + a)["input_ids"]) for q, a in zip(questions, answers, strict=True)]
     print(
         f"{describe_machine(model.device)}; {Path(arguments.model).name}, {model.dtype}: {len(tokens)} answers, "
         f"{sum(tokens) / len(tokens):.0f} tokens each with the template"
     )
+    # The first pass through a model is slower than the others.
+    published(model, tokenizer, template, questions[:1], answers[:1])
     rows, calls = [], {}
     for method in METHODS:
         extra = (arguments.batch_size,) if method == "uncouple" else ()
         calls[method], seconds = stopwatch(
             model.device, globals()[method], model, tokenizer, template, questions, answers, *extra
         )
-        rows.append({"method": method, "answers": len(answers), "seconds": seconds})
+        rows.append({"method": f"{method}.{dtype}", "answers": len(answers), "seconds": seconds})
     same = [a[0] == b[0] for a, b in zip(calls["published"], calls["uncouple"], strict=True)]
     led = [equal for equal, (_, p_unsafe) in zip(same, calls["uncouple"], strict=True) if p_unsafe is not None]
-    for row in rows:
-        ours = row["method"] == "uncouple"
+    for row, ours in zip(rows, (False, True), strict=True):
         row["ratio_to_baseline"] = rows[0]["seconds"] / row["seconds"]
         row["first_token_leads"] = len(led) if ours else None
         # Of the answers where the first verdict token leads, and of the others, where a reply is generated.
@@ -103,11 +103,11 @@ def main():
     source.add_argument("--csv", help="a CSV file with the columns question and answer")
     parser.add_argument("--n", type=int, default=64, help="answers judged (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=4, help="of uncouple (default: %(default)s)")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", help="file to write the rows to")
     arguments = parser.parse_args()
-    rows = measure(arguments)
+    rows = [row for dtype in arguments.dtypes for row in measure(arguments, dtype)]
     report(rows, arguments.json)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import FAMILY_CONFIGS, TEXTS, write_mask
 
-from uncouple.answers import answer_questions, generate_greedily
+from uncouple.answers import answer_in_batches, answer_questions
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table
 from uncouple.models import load_model, load_tokenizer
@@ -39,8 +39,9 @@ def test_batched_answers_equal_one_question_at_a_time(make_model, family):
     folder = make_model(family)
     model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
     prompts = [encode_question(tokenizer, q, "chat") for q, _ in TEXTS]
-    found = generate_greedily(model, tokenizer, prompts, 12)
-    assert found == [slow_answer(model, p, 12, 1) for p in prompts]
+    truth = [slow_answer(model, p, 12, 1) for p in prompts]
+    for size in (1, 3, 64):
+        assert answer_in_batches(model, tokenizer, prompts, 12, size) == truth
 
 
 def test_a_models_own_settings_do_not_make_its_answers_less_greedy(model_folder):
@@ -48,7 +49,7 @@ def test_a_models_own_settings_do_not_make_its_answers_less_greedy(model_folder)
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
     prompts = [encode_question(tokenizer, q, "chat") for q, _ in TEXTS]
     model.generation_config.update(repetition_penalty=1.5, do_sample=True, temperature=0.7, top_k=3, pad_token_id=1)
-    found = generate_greedily(model, tokenizer, prompts, 12)
+    found = answer_in_batches(model, tokenizer, prompts, 12, 4)
     assert found == [slow_answer(model, p, 12, 1) for p in prompts]
     assert model.generation_config.repetition_penalty == 1.5
 
@@ -70,7 +71,7 @@ def test_a_stop_token_ends_an_answer_and_an_empty_one_is_kept(model_folder, ques
         model.lm_head.weight[1] = 1
         model.model.norm.weight.abs_()
     handle = model.model.norm.register_forward_hook(lambda _m, _i, out: out.abs())
-    found = generate_greedily(model, tokenizer, [encode_question(tokenizer, "Why?", "chat")], 5)
+    found = answer_in_batches(model, tokenizer, [encode_question(tokenizer, "Why?", "chat")], 5, 4)
     handle.remove()
     assert found == [([], False)]
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from uncouple import causal_judge as judging
+from uncouple import decoding
 from uncouple.causal_judge import causal_judge, encode_text, is_open, read_reply, read_template, verdict_tokens
 from uncouple.errors import UncoupleError
 from uncouple.models import load_model, load_tokenizer
@@ -135,7 +136,7 @@ def test_sharing_the_prefix_changes_nothing(make_judge, template, family, monkey
     judge = causal_judge(make_judge(family), template, dtype="float32", device="cpu", batch_size=5)
     shared = judge(QUESTIONS, ANSWERS)
     lengths = []
-    monkeypatch.setattr(judging, "shared_length", lambda encoded: lengths.append(len(encoded)) or 0)
+    monkeypatch.setattr(decoding, "shared_length", lambda encoded: lengths.append(len(encoded)) or 0)
     alone = judge(QUESTIONS, ANSWERS)
     assert lengths == [len(QUESTIONS)]
     assert [verdict for verdict, _ in shared] == [verdict for verdict, _ in alone]
@@ -166,13 +167,8 @@ def test_the_prefix_is_computed_once(make_judge, template, monkeypatch):
 
 def test_only_texts_that_are_open_go_on(make_judge, template, monkeypatch):
     rows = []
-    read = judging._make_reader
-
-    def watched(*arguments):
-        inner = read(*arguments)
-        return lambda reply, token, logits: rows.append(len(reply["ids"])) or inner(reply, token, logits)
-
-    monkeypatch.setattr(judging, "_make_reader", watched)
+    take = judging.Reply.take
+    monkeypatch.setattr(judging.Reply, "take", lambda self, *a: rows.append(len(self.ids)) or take(self, *a))
     judge = causal_judge(make_judge("mistral"), template, dtype="float32", device="cpu", batch_size=64)
     calls = judge(QUESTIONS, ANSWERS)
     assert any(p is not None for _, p in calls)
@@ -233,13 +229,6 @@ def test_a_whole_verdict_of_the_first_token_ends_the_reply():
     assert not is_open("safe", True, re.compile(r"O\d"))
     assert is_open("un", True, re.compile(r"O\d"))
     assert not is_open("Maybe", True, re.compile(r"O\d"))
-
-
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=4))
-def test_the_shared_length_is_the_longest(encoded):
-    shortest = min(map(len, encoded))
-    slow = max(n for n in range(shortest + 1) if len({tuple(ids[:n]) for ids in encoded}) == 1)
-    assert judging.shared_length(encoded) == min(slow, shortest - 1)
 
 
 def test_verdict_tokens_are_those_of_the_place_where_the_reply_comes(words, tokenizer):

@@ -42,6 +42,10 @@ def drop_docstrings(text):
     return ast.unparse(module._without_docstrings(ast.parse(text)))
 
 
+def test_how_replies_are_decoded_counts_for_answers_and_judges_alone(package):
+    assert stale(package, "decoding.py", add_constant) == {"ask", "judge"}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_a_fingerprint(verb):
     assert re.fullmatch("[0-9a-f]{16}", fingerprint(verb))
@@ -84,7 +88,9 @@ def test_a_constant_changes_the_verbs_that_use_its_module(package):
 
 
 def test_a_text_that_is_no_docstring_counts(package):
-    assert stale(package, "judges.py", lambda text: text.replace('("safe" if', '("Safe" if'), ["judge"]) == {"judge"}
+    assert stale(package, "phrase_judge.py", lambda text: text.replace('("safe" if', '("Safe" if'), ["judge"]) == {
+        "judge"
+    }
 
 
 def test_a_default_of_an_argument_counts(package):

@@ -8,8 +8,9 @@ import pytest
 from uncouple import answers, judges, metrics
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
-from uncouple.judges import is_degenerate, judge_answers, normalize, phrase_judge, read_phrases
+from uncouple.judges import is_degenerate, judge_answers
 from uncouple.metrics import collect_metrics, measure_awareness, measure_language, measure_placement
+from uncouple.phrase_judge import normalize, phrase_judge, read_phrases
 from uncouple.statistics import bootstrap_difference, exact_mcnemar, rate
 
 RECORD = {

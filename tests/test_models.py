@@ -227,13 +227,13 @@ def test_names_split_into_layer_and_inner():
 
 @pytest.mark.slow
 def test_the_real_wheel_becomes_a_model_that_answers_and_is_scored_right(real_model):
-    from uncouple.answers import generate_greedily
+    from uncouple.answers import answer_in_batches
     from uncouple.prompts import encode_question
 
     tokenizer, model = load_tokenizer(real_model, "chat")[0], load_model(real_model)
     assert tokenizer.decode(tokenizer("It is 12 o'clock , isn't it ?")["input_ids"]) == "It is 12 o'clock , isn't it ?"
     question = encode_question(tokenizer, "What is the capital of France?", "chat")
-    ((ids, truncated),) = generate_greedily(model, tokenizer, [question], 32)
+    ((ids, truncated),) = answer_in_batches(model, tokenizer, [question], 32, 4)
     assert "Paris" in tokenizer.decode(ids)
     assert not truncated
     encoded = encode_all(tokenizer)[:3]

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT
 
-from uncouple.judges import read_phrases
+from uncouple.phrase_judge import read_phrases
 from uncouple.samples import Source, check_rows, read_rows
 
 COUNTS = {

@@ -10,8 +10,8 @@ from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
 from uncouple.fingerprint import module_fingerprint
 from uncouple.models import load_tokenizer
-from uncouple.progress import Progress, say
-from uncouple.prompts import batches_by_length, encode_question
+from uncouple.progress import say
+from uncouple.prompts import encode_question
 from uncouple.variants import open_variant
 
 SCHEMA = pa.schema(
@@ -92,80 +92,50 @@ def answer_questions(
 
 
 def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size):
-    """What `generate_greedily` gives for each of many prompts, those of like length in one batch, in their order."""
-    found = [None] * len(encoded)
-    with Progress(len(encoded), "questions", "ask") as progress:
-        for batch in batches_by_length(encoded, batch_size):
-            answers = generate_greedily(model, tokenizer, [encoded[i] for i in batch], max_new_tokens)
-            for i, answer in zip(batch, answers, strict=True):
-                found[i] = answer
-            progress.add(len(batch))
-    return found
+    """The likeliest next token, again and again; see `decoding.decode`.
 
-
-def generate_greedily(model, tokenizer, prompts, max_new_tokens):
-    """The likeliest next token, again and again, for several prompts at once.
-
-    Prompts are padded on the left, with the padding masked and positions counted from each prompt's
-    first token, so in float32 an answer does not depend on what else is in the batch.
+    The model's own generation settings do not count, its stop tokens apart: a repetition penalty is not greedy.
 
     Args:
         model, tokenizer: of one model.
-        prompts: lists of token ids.
+        encoded: lists of token ids.
         max_new_tokens: where an answer is cut off.
+        batch_size: questions answered at once.
 
     Returns:
-        list of (token ids without stop token or padding, whether it was cut off).
+        list of (token ids without stop token, whether it was cut off), in the order given.
     """
-    import torch
-    from transformers import GenerationConfig
+    from uncouple.decoding import decode, stop_tokens
 
-    stops = _stop_tokens(model.generation_config, tokenizer)
-    # Padding is masked and cut away, so any id does for a tokenizer that has none of its own.
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
-    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    # The model's own settings may hold a repetition penalty, which is not greedy and counts the padding as repeated;
-    # they fill in whatever a call leaves open, so they stand aside as a whole.
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        with torch.inference_mode():
-            generated = model.generate(
-                input_ids=ids,
-                attention_mask=attention,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=sorted(stops) or None,
-                pad_token_id=pad,
-            )
-    finally:
-        model.generation_config = own
-    return [_cut(row, stops) for row in generated[:, width:].tolist()]
+    stops = stop_tokens(model.generation_config, tokenizer)
+    answers = [_Answer(stops) for _ in encoded]
+    decode(model, encoded, answers, max_new_tokens, batch_size, "questions", "ask")
+    return [(answer.ids, answer.goes_on) for answer in answers]
 
 
-def _stop_tokens(generation_config, tokenizer):
-    stops = generation_config.eos_token_id
-    stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
-    return stops - {None}
+class _Answer:
+    def __init__(self, stops):
+        self.stops, self.ids, self.goes_on = stops, [], True
 
-
-def _cut(row, stops):
-    """(tokens before the first stop token, whether there was none)."""
-    stop = next((i for i, token in enumerate(row) if token in stops), None)
-    return (row, True) if stop is None else (row[:stop], False)
+    def take(self, token, _):
+        self.goes_on = token not in self.stops
+        if self.goes_on:
+            self.ids.append(token)
+        return self.goes_on
 
 
 def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype):
-    """(what `generate_greedily` gives for each prompt, dtype) by vLLM, which reads a model from its files alone."""
+    """(what `answer_in_batches` gives, dtype) by vLLM, which reads a model from its files alone."""
     try:
         from vllm import LLM, SamplingParams
     except ImportError:
         raise UncoupleError("the engine vllm is not installed. Install it, or use the engine transformers.") from None
     from transformers import GenerationConfig
 
+    from uncouple.decoding import stop_tokens
+
     has_own = (Path(model_folder) / "generation_config.json").exists()
-    stops = _stop_tokens(
+    stops = stop_tokens(
         GenerationConfig.from_pretrained(str(model_folder)) if has_own else GenerationConfig(), tokenizer
     )
     with tempfile.TemporaryDirectory(dir=Path(model_folder).resolve().parent) as scratch:
@@ -179,4 +149,8 @@ def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dt
         )
         outputs = engine.generate([{"prompt_token_ids": ids} for ids in encoded], sampling, use_tqdm=False)
         dtype = engine.llm_engine.model_config.dtype
-    return [_cut(list(output.outputs[0].token_ids), stops) for output in outputs], dtype
+    answers = [_Answer(stops) for _ in encoded]
+    for answer, output in zip(answers, outputs, strict=True):
+        # It may give the stop token too.
+        all(answer.take(token, None) for token in output.outputs[0].token_ids)
+    return [(answer.ids, answer.goes_on) for answer in answers], dtype

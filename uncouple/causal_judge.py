@@ -1,14 +1,14 @@
 """A causal language model as judge: one forward pass a batch over a shared prefix, a longer reply only where needed."""
 
 import ast
-import os
 import re
 from pathlib import Path
 
+from uncouple.decoding import decode, stop_tokens
 from uncouple.errors import UncoupleError
 from uncouple.models import check_folder, load_model, load_tokenizer
-from uncouple.progress import Progress, say
-from uncouple.prompts import batches_by_length, leading_special_tokens
+from uncouple.progress import say
+from uncouple.prompts import leading_special_tokens
 
 # As the published evaluator: a reply is cut here.
 REPLY_TOKENS = 32
@@ -64,7 +64,7 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
             )
         # MD-Judge counts its categories O1 to O16, Llama Guard S1 to S14.
         category = re.compile(r"[Oo]\d{1,2}" if template else r"[Ss]\d{1,2}")
-        return _judge_texts(model, encoded, _make_reader(model, tokenizer, pairs, category), batch_size)
+        return judge_texts(model, tokenizer, encoded, pairs, category, batch_size)
 
     return judge
 
@@ -214,112 +214,53 @@ def is_open(text, led, category):
     return "response:".startswith(begun.lower()) or any(spelling.startswith(begun) for spelling in SPELLINGS)
 
 
-def _make_reader(model, tokenizer, pairs, category):
-    """A function that adds a token to a reply, and says whether more are wanted.
+class Reply:
+    """A judge's reply as it comes, and what it says so far.
 
-    It takes the reply (a dict of ids, p_unsafe and verdict), the likeliest token, and the logits of all.
+    Attributes:
+        ids: its tokens.
+        p_unsafe: see `causal_judge`; None where the first token is no verdict.
+        verdict: see `read_reply`.
+
+    Args:
+        tokenizer: the judge's.
+        pairs: see `verdict_tokens`.
+        stops: tokens that end it.
+        category: see `read_reply`.
     """
-    import torch
 
-    own = model.generation_config.eos_token_id
-    stops = ({*own} if isinstance(own, list) else {own}) | {tokenizer.eos_token_id}
+    def __init__(self, tokenizer, pairs, stops, category):
+        self.tokenizer, self.pairs, self.stops, self.category = tokenizer, pairs, stops, category
+        self.ids, self.p_unsafe, self.verdict = [], None, "none"
 
-    def decode(ids):
-        return tokenizer.decode(ids, skip_special_tokens=True)
-
-    def read(reply, token, logits):
-        pair = next((pair for pair in pairs if token in pair), None)
-        if pair and not decode(reply["ids"]).strip():
+    def take(self, token, logits):
+        """Add the likeliest token, and say whether more could change the verdict; logits (vocabulary,) are of all."""
+        pair = next((pair for pair in self.pairs if token in pair), None)
+        if pair and not self._text().strip():
             safe, unsafe = logits[list(pair)].float()
-            reply["p_unsafe"] = float(torch.sigmoid(unsafe - safe))
-        if token not in stops:
-            reply["ids"].append(token)
-        text = decode(reply["ids"])
-        reply["verdict"] = read_reply(text, category)
-        ended = token in stops or len(reply["ids"]) == REPLY_TOKENS
-        return not ended and is_open(text, reply["p_unsafe"] is not None, category)
+            self.p_unsafe = float((unsafe - safe).sigmoid())
+        if token not in self.stops:
+            self.ids.append(token)
+        self.verdict = read_reply(self._text(), self.category)
+        return token not in self.stops and is_open(self._text(), self.p_unsafe is not None, self.category)
 
-    return read
-
-
-def shared_length(encoded):
-    """How many tokens all of some texts begin with, less one where a text would have none left to ask after."""
-    return min(len(os.path.commonprefix(encoded)), min(map(len, encoded)) - 1)
+    def _text(self):
+        return self.tokenizer.decode(self.ids, skip_special_tokens=True)
 
 
-def _judge_texts(model, encoded, read, batch_size):
-    shared = shared_length(encoded)
-    prefix = _compute_prefix(model, encoded[0][:shared])
-    calls = [None] * len(encoded)
-    with Progress(len(encoded), "answers", "judge") as progress:
-        for batch in batches_by_length(encoded, batch_size):
-            for i, reply in zip(batch, _reply(model, [encoded[i] for i in batch], prefix, shared, read), strict=True):
-                verdict = reply["verdict"]
-                calls[i] = (verdict, None if verdict == "none" else reply["p_unsafe"])
-            progress.add(len(batch))
-    led = sum(p_unsafe is not None for _, p_unsafe in calls)
-    say(f"judge: {led} of {len(calls)} verdicts from the first token; a prefix of {shared} tokens shared")
-    return calls
+def judge_texts(model, tokenizer, encoded, pairs, category, batch_size):
+    """Calls of some texts; see `causal_judge`.
 
-
-def _compute_prefix(model, ids):
-    """Keys and values of a prefix by layer, (1, heads, tokens, head size) each."""
-    import torch
-    from transformers import DynamicCache
-
-    if not ids:
-        return []
-    # Without a config the cache keeps the whole prefix, also where a layer sees only a sliding window of it.
-    cache = DynamicCache()
-    tokens = torch.tensor([ids], device=model.device)
-    with torch.inference_mode():
-        model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def _repeat_prefix(prefix, gaps, shared):
-    """A cache with the prefix in each row of a batch, as far to the right as the row's padding; that part is masked."""
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    places = (torch.arange(shared)[None, :] - torch.tensor(gaps)[:, None]).clamp_(min=0)
-    for number, states in enumerate(prefix):
-        moved = (state[0][:, places.to(state.device)].transpose(0, 1) for state in states)
-        cache.update(*moved, number)
-    return cache
-
-
-def _reply(model, batch, prefix, shared, read):
-    """Replies to a few texts whose first `shared` tokens are the prefix's.
-
-    The texts are padded on the left, before the prefix: then every row ends in the same column, no padding is inside a
-    row to upset a sliding window, and in place of padding the end of the prefix is computed again.
+    Args:
+        model, tokenizer: the judge's.
+        encoded: the texts, lists of token ids.
+        pairs: see `verdict_tokens`.
+        category: see `read_reply`.
+        batch_size: texts judged at once.
     """
-    import torch
-
-    width = max(map(len, batch))
-    gaps = [width - len(ids) for ids in batch]
-    cache = _repeat_prefix(prefix, gaps, shared)
-    # Padding is masked, so any token does.
-    ids = torch.tensor([[0] * gap + row for gap, row in zip(gaps, batch, strict=True)], device=model.device)
-    mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps], device=model.device)
-    positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, shared:]
-    ids = ids[:, shared:]
-    replies = [{"ids": [], "p_unsafe": None, "verdict": None} for _ in batch]
-    waiting = replies
-    while waiting:
-        options = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-        with torch.inference_mode():
-            logits = model(input_ids=ids, logits_to_keep=1, **options).logits[:, -1]
-        tokens = logits.argmax(-1).tolist()
-        places = [i for i, reply in enumerate(waiting) if read(reply, tokens[i], logits[i])]
-        if 0 < len(places) < len(waiting):
-            chosen = torch.tensor(places)
-            cache.batch_select_indices(chosen)
-            mask, positions = mask[chosen], positions[chosen]
-        waiting = [waiting[i] for i in places]
-        ids = torch.tensor([[tokens[i]] for i in places], device=model.device)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        positions = positions[:, -1:] + 1
-    return replies
+    stops = stop_tokens(model.generation_config, tokenizer)
+    replies = [Reply(tokenizer, pairs, stops, category) for _ in encoded]
+    shared = decode(model, encoded, replies, REPLY_TOKENS, batch_size, "answers", "judge")
+    led = sum(reply.p_unsafe is not None and reply.verdict != "none" for reply in replies)
+    say(f"judge: {led} of {len(replies)} verdicts from the first token; a prefix of {shared} tokens shared")
+    return [(reply.verdict, None if reply.verdict == "none" else reply.p_unsafe) for reply in replies]

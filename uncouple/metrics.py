@@ -8,8 +8,8 @@ import pyarrow as pa
 from uncouple.errors import UncoupleError
 from uncouple.families import split_name
 from uncouple.files import read_table, write_table
-from uncouple.judges import normalize, read_phrases
 from uncouple.masks import read_mask
+from uncouple.phrase_judge import normalize, read_phrases
 from uncouple.progress import say
 from uncouple.statistics import SCHEMA, adjust_holm, bootstrap_difference, exact_mcnemar, rate, write_metrics
 from uncouple.terms import ORIGIN
