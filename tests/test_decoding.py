@@ -95,3 +95,4 @@ def test_replies_that_have_ended_leave_the_batch(model_folder):
     # The prefix, then the batch with one reply less at each token.
     assert rows == [1, *(len(prompts) - i for i in range(4))]
     assert model.config._attn_implementation == before
+    assert decode(model, [], [], 4, 64, "questions", "ask") == 0

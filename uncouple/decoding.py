@@ -22,7 +22,7 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
 
     Args:
         model: a causal language model.
-        encoded: the prompts, lists of token ids, none empty.
+        encoded: the prompts, lists of token ids, none of them empty.
         replies: an object for each. Its `take(token, logits)` is given the likeliest token, an int, and the logits of
             all, (vocabulary,), and returns whether the reply goes on.
         max_new_tokens: after so many tokens no reply goes on.
@@ -32,6 +32,8 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
     Returns:
         how many tokens, at the beginning of all prompts, were computed once.
     """
+    if not encoded:
+        return 0
     bound = longest_together(model.config)
     bound = bound and max(1, bound - max_new_tokens)
     # Positions of a longer prompt are stretched from its first token on.
