@@ -151,6 +151,8 @@ def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dt
         dtype = engine.llm_engine.model_config.dtype
     answers = [_Answer(stops) for _ in encoded]
     for answer, output in zip(answers, outputs, strict=True):
-        # It may give the stop token too.
-        all(answer.take(token, None) for token in output.outputs[0].token_ids)
+        for token in output.outputs[0].token_ids:
+            # It may give the stop token too.
+            if not answer.take(token, None):
+                break
     return [(answer.ids, answer.goes_on) for answer in answers], dtype
