@@ -48,6 +48,7 @@ def draw_awareness(metrics_path, outputs, *, style, model, noise=()):
                 _notes(ax, shown, lambda r: f"{r['n']} changed")
             ax.axvline(0, linestyle=":", color="0.5", zorder=0)
             ax.set(xlabel=f"difference from {ORIGIN}, paired, 95% interval")
+            ax.xaxis.set_major_locator(MaxNLocator(5))
             _name_rows(ax, others)
         if len(judges) > 1:
             handles = axes[0].get_legend_handles_labels()
