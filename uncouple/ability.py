@@ -73,7 +73,7 @@ def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_
         harness = wrap_model(model, tokenizer, batch_size)
         for name, task in loaded.items():
             scored = score_task(harness, name, task, limit)
-            who = {"model": variant.model["name"], "variant": variant.name, "dimension": "general"}
+            who = variant.who() | {"dimension": "general"}
             rows += [who | {"metric": f"ability.{name}.{metric}"} | found for metric, found in scored.items()]
     write_metrics(
         rows,

@@ -63,7 +63,7 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
     )
     model = variant.load(dtype, device)
     losses = window_losses(model, cut, batch_size)
-    who = {"model": variant.model["name"], "variant": variant.name, "dimension": "general"}
+    who = variant.who() | {"dimension": "general"}
     rows = [who | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]
     rows += [
         who | {"metric": f"perplexity.nll.{number:04d}", "value": loss, "n": 1, "of": window - 1}

@@ -78,7 +78,7 @@ def measure_hsic(
     model = variant.load(dtype, device)
     states = [last_states(model, layers, ids, batch_size) for ids in encoded]
     a, b = (_kernels(s, name) for s, name in zip(states, names, strict=True))
-    who = {"model": variant.model["name"], "variant": variant.name, "dimension": "-".join(names)}
+    who = variant.who() | {"dimension": "-".join(names)}
     rows = [who | row for row in hsic_rows(a, b, permutations, seed)]
     write_metrics(
         rows,

@@ -34,10 +34,13 @@ class Variant:
         say(f"{self.name}: {model.dtype} on {model.device}")
         return model
 
+    def who(self):
+        """Whose row of a table it is: dict of model and variant, by name."""
+        return {"model": self.model["name"], "variant": self.name}
+
     def about(self, dtype):
         """What the record of all that is measured of a variant says: dict of model, variant, dtype and mask."""
-        about = {"model": self.model["name"], "variant": self.name, "mask": self.mask}
-        return about | {"dtype": str(dtype).removeprefix("torch.")}
+        return self.who() | {"mask": self.mask, "dtype": str(dtype).removeprefix("torch.")}
 
 
 def open_variant(folder, mask, name):
