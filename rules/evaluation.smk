@@ -26,22 +26,16 @@ rule ask_variant:
         mem_mb=scoring_memory_mb,
     params:
         mask=mask_flag,
-        prompt=lookup(dpath="evaluation/prompt", within=config),
-        max_new_tokens=lookup(dpath="evaluation/max_new_tokens", within=config),
-        batch_size=answer_batch_size,
-        engine=lookup(dpath="evaluation/engine", within=config),
-        dtype=lookup(dpath="evaluation/dtype", within=config),
+        options=section_options("evaluation", "prompt", "max_new_tokens", "engine", "dtype"),
+        batch_size=lambda wildcards: options(batch_size=answer_batch_size(wildcards)),
         code=fingerprint("ask"),
     shell:
         "python -m uncouple ask {input.questions:q}"
         " --model $(dirname {input.model:q})"
         " {params.mask}"
         " --variant {wildcards.variant:q}"
-        " --prompt {params.prompt}"
-        " --max-new-tokens {params.max_new_tokens}"
-        " --batch-size {params.batch_size}"
-        " --engine {params.engine}"
-        " --dtype {params.dtype}"
+        " {params.options}"
+        " {params.batch_size}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -62,7 +56,7 @@ rule train_judge:
         gpu=1,
         mem_mb=4000,
     params:
-        tests=lambda wildcards, input: shlex.join(["--test", *input.tests]) if input.tests else "",
+        tests=lambda wildcards: options(test=judge_tests(wildcards) or None),
         code=fingerprint("train"),
     shell:
         "python -m uncouple train {input.samples:q}"
@@ -87,18 +81,12 @@ rule judge_answers:
         gpu=gpus_of_judge,
         mem_mb=judge_memory_mb,
     params:
-        kind=judge_value("kind"),
-        batch_size=judge_value("batch_size"),
-        dtype=judge_value("dtype"),
-        flags=judge_flags,
+        options=judge_options,
         code=fingerprint("judge"),
     shell:
         "python -m uncouple judge {input.answers:q}"
-        " --judge {params.kind}"
         " --name {wildcards.judge:q}"
-        " {params.flags}"
-        " --batch-size {params.batch_size}"
-        " --dtype {params.dtype}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -113,20 +101,16 @@ rule measure_awareness:
     conda:
         "../envs/tables.yaml"
     params:
-        noise=NOISE,
-        min_judged=lookup(dpath="evaluation/min_judged", within=config),
+        order=lambda wildcards: all_verdicts(wildcards.model),
+        options=lambda wildcards: options(noise=NOISE, min_judged=config["evaluation"]["min_judged"]),
         code=fingerprint("measure"),
     shell:
-        "python -m uncouple measure awareness {input:q}"
-        " --noise {params.noise:q}"
-        " --min-judged {params.min_judged}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
+        "python -m uncouple measure awareness {input:q}" " {params.options}" " --output {output:q}" " > {log:q} 2>&1"
 
 
 rule measure_language:
     input:
-        answers=lambda wildcards: [path for path in all_answers(wildcards.model) if Path(path).stem in with_phrases()],
+        answers=counted_answers,
         phrases=[from_root(config["dimensions"][name]["phrases"]) for name in with_phrases()],
     output:
         f"{RESULTS}/metrics/{{model}}/language.parquet",
@@ -135,11 +119,14 @@ rule measure_language:
     conda:
         "../envs/tables.yaml"
     params:
-        phrases=lambda wildcards, input: [f"{n}={p}" for n, p in zip(with_phrases(), input.phrases)],
+        order=counted_answers,
+        options=lambda wildcards: options(
+            phrases=[f"{name}={from_root(config['dimensions'][name]['phrases'])}" for name in with_phrases()]
+        ),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure language {input.answers:q}"
-        " --phrases {params.phrases:q}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -162,16 +149,15 @@ rule measure_perplexity:
         gpu=1,
         mem_mb=scoring_memory_mb,
     params:
-        text=shlex.join(flags_of(PERPLEXITY, PERPLEXITY)),
+        options=lambda wildcards: options(**from_source(PERPLEXITY, *PERPLEXITY), dtype=config["evaluation"]["dtype"]),
         mask=mask_flag,
-        dtype=lookup(dpath="evaluation/dtype", within=config),
         code=fingerprint("perplexity"),
     shell:
-        "python -m uncouple perplexity {params.text}"
+        "python -m uncouple perplexity"
         " --model $(dirname {input.model:q})"
         " {params.mask}"
         " --variant {wildcards.variant:q}"
-        " --dtype {params.dtype}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -196,19 +182,17 @@ rule measure_ability:
         mem_mb=scoring_memory_mb,
     params:
         tasks=[t if path == "hub" else f"{t}={from_root(path)}" for t, path in ability("tasks", {}).items()],
-        limit=ability("limit", 0),
-        batch_size=ability("batch_size", 0),
+        options=lambda wildcards: options(
+            limit=ability("limit", 0), batch_size=ability("batch_size", 0), dtype=config["evaluation"]["dtype"]
+        ),
         mask=mask_flag,
-        dtype=lookup(dpath="evaluation/dtype", within=config),
         code=fingerprint("ability"),
     shell:
         "python -m uncouple ability {params.tasks:q}"
         " --model $(dirname {input.model:q})"
         " {params.mask}"
         " --variant {wildcards.variant:q}"
-        " --limit {params.limit}"
-        " --batch-size {params.batch_size}"
-        " --dtype {params.dtype}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -232,19 +216,19 @@ rule measure_hsic:
         gpu=1,
         mem_mb=scoring_memory_mb,
     params:
-        prompt=lookup(dpath="scoring/prompt", within=config),
-        permutations=lookup(dpath="evaluation/hsic/permutations", within=config),
+        options=lambda wildcards: options(
+            prompt=config["scoring"]["prompt"],
+            permutations=config["evaluation"]["hsic"]["permutations"],
+            dtype=config["evaluation"]["dtype"],
+        ),
         mask=mask_flag,
-        dtype=lookup(dpath="evaluation/dtype", within=config),
         code=fingerprint("represent"),
     shell:
         "python -m uncouple represent {input.samples:q}"
         " --model $(dirname {input.model:q})"
         " {params.mask}"
         " --variant {wildcards.variant:q}"
-        " --prompt {params.prompt}"
-        " --permutations {params.permutations}"
-        " --dtype {params.dtype}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -259,6 +243,7 @@ rule collect_metrics:
     conda:
         "../envs/tables.yaml"
     params:
+        order=lambda wildcards: all_metrics(wildcards.model),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure collect {input:q}" " --output {output:q}" " > {log:q} 2>&1"

@@ -28,7 +28,7 @@ rule draw_figure:
     conda:
         "../envs/figures.yaml"
     params:
-        noise=lambda wildcards: shlex.join(["--noise", *NOISE]) if wildcards.figure == "awareness" else "",
+        noise=lambda wildcards: options(noise=NOISE) if wildcards.figure == "awareness" else "",
         code=fingerprint("figures"),
     shell:
         "python -m uncouple figures {wildcards.figure} {input.table:q}"
@@ -41,7 +41,7 @@ rule draw_figure:
 
 rule draw_judge:
     input:
-        classifiers=expand(f"{RESULTS}/judges/{{{{judge}}}}/{{dimension}}.json", dimension=config["dimensions"]),
+        classifiers=all_classifiers,
         style=from_root(config["figures"]["style"]),
     output:
         png=report(
@@ -56,6 +56,7 @@ rule draw_judge:
     conda:
         "../envs/figures.yaml"
     params:
+        order=all_classifiers,
         code=fingerprint("figures"),
     shell:
         "python -m uncouple figures judge {input.classifiers:q}"
@@ -81,6 +82,7 @@ rule write_examples:
     conda:
         "../envs/figures.yaml"
     params:
+        order=lambda wildcards: [*all_answers(wildcards.model), *all_verdicts(wildcards.model)],
         code=fingerprint("figures"),
     shell:
         "python -m uncouple figures examples"
@@ -108,14 +110,14 @@ rule write_summary:
     conda:
         "../envs/figures.yaml"
     params:
-        placement=lambda wildcards, input: f"--placement {input.placement}" if input.placement else "",
-        noise=NOISE,
+        options=lambda wildcards: options(
+            placement=f"{RESULTS}/metrics/{wildcards.model}/placement.parquet" if SUPPRESSED else None, noise=NOISE
+        ),
         code=fingerprint("figures"),
     shell:
         "python -m uncouple figures summary {input.table:q}"
         " --model {wildcards.model:q}"
-        " {params.placement}"
-        " --noise {params.noise:q}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 

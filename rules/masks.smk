@@ -18,23 +18,13 @@ rule make_mask:
     conda:
         "../envs/tables.yaml"
     params:
-        dimensions=lambda wildcards: variant_dimensions(wildcards.variant),
-        select=variant_value("select"),
-        ratio=variant_value("ratio"),
-        general_ratio=general_ratio,
-        module=variant_value("module"),
-        seed=variant_value("select_seed"),
+        options=mask_options,
         code=fingerprint("mask"),
     shell:
         "python -m uncouple mask"
         " --model $(dirname {input.model:q})"
         " --scores {input.scores:q}"
-        " --dimensions {params.dimensions:q}"
-        " --select {params.select:q}"
-        " --ratio {params.ratio}"
-        " --general-ratio {params.general_ratio}"
-        " --module {params.module:q}"
-        " --seed {params.seed}"
+        " {params.options}"
         " --variant {wildcards.variant:q}"
         " --output {output:q}"
         " > {log:q} 2>&1"
@@ -73,24 +63,20 @@ rule count_coupling:
     conda:
         "../envs/tables.yaml"
     params:
-        dimensions=lambda wildcards: variant_dimensions(coupling_variant()),
-        module=lambda wildcards: config["variants"][coupling_variant()]["module"],
-        ratios=lookup(dpath="figures/ratios", within=config),
+        options=coupling_options,
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure coupling"
         " --model $(dirname {input.model:q})"
         " --scores {input.scores:q}"
-        " --dimensions {params.dimensions:q}"
-        " --module {params.module:q}"
-        " --ratios {params.ratios}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
 
 rule measure_placement:
     input:
-        lambda wildcards: [f"{RESULTS}/masks/{wildcards.model}/{variant}.parquet" for variant in SUPPRESSED],
+        all_masks,
     output:
         f"{RESULTS}/metrics/{{model}}/placement.parquet",
     log:
@@ -98,6 +84,7 @@ rule measure_placement:
     conda:
         "../envs/tables.yaml"
     params:
+        order=all_masks,
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure placement {input:q}" " --output {output:q}" " > {log:q} 2>&1"

@@ -61,12 +61,12 @@ rule take_test_samples:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        label=lambda wildcards: config["dimensions"][wildcards.dimension]["test"][int(wildcards.test)]["label"],
+        label=lambda wildcards: options(label=test_of(wildcards)["label"]),
         code=fingerprint("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --dimension {wildcards.dimension:q}"
-        " --label {params.label}"
+        " {params.label}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -82,14 +82,12 @@ rule draw_questions:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        n=f"--n {config['evaluation']['questions']}" if config["evaluation"]["questions"] else "",
-        seed=config["evaluation"]["seed"],
+        draw=lambda wildcards: options(n=config["evaluation"]["questions"] or None, seed=config["evaluation"]["seed"]),
         code=fingerprint("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --questions"
         " --dimension {wildcards.dimension:q}"
-        " {params.n}"
-        " --seed {params.seed}"
+        " {params.draw}"
         " --output {output:q}"
         " > {log:q} 2>&1"

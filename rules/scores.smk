@@ -18,20 +18,12 @@ rule score_shard:
         gpu=1,
         mem_mb=scoring_memory_mb,
     params:
-        prompt=lookup(dpath="scoring/prompt", within=config),
-        module=lookup(dpath="scoring/module", within=config),
-        keep=lookup(dpath="scoring/keep", within=config),
-        batch_tokens=lookup(dpath="scoring/batch_tokens", within=config),
-        dtype=lookup(dpath="scoring/dtype", within=config),
+        options=section_options("scoring", "module", "prompt", "keep", "batch_tokens", "dtype"),
         code=fingerprint("score"),
     shell:
         "python -m uncouple score {input.samples:q}"
         " --model $(dirname {input.model:q})"
         " --layers {wildcards.first}:{wildcards.last}"
-        " --module {params.module}"
-        " --prompt {params.prompt}"
-        " --keep {params.keep}"
-        " --batch-tokens {params.batch_tokens}"
-        " --dtype {params.dtype}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
