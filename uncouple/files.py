@@ -25,10 +25,10 @@ REMEDY = "Delete it and run the step that makes it again."
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a path beside `path` to write a file at; it takes the name `path` only when whole.
+    """Give a path beside `path` to write a file at; it takes the name `path` only when whole and on the disk.
 
     A fault inside the block removes what was written and leaves what stood at `path` as it was, so
-    a killed or failed run never leaves half a result behind.
+    a killed or failed run, or a power cut, never leaves half a result behind.
 
     Raises:
         UncoupleError: `path` is a folder, the disk is full or the folder cannot be written.
@@ -38,7 +38,9 @@ def atomic_path(path):
         raise UncoupleError(f"{path}: this is a folder, and a file is to be written. Name a file.")
     with _written_beside(path) as partial:
         yield partial
+        _sync(partial)
         os.replace(partial, path)
+        _sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -64,10 +66,15 @@ def atomic_folder(path, replace=False):
         if replace:
             (partial / FOLDER_MARKER).touch()
         yield partial
+        for made in [*partial.rglob("*"), partial]:
+            # What a link leads to is not ours.
+            if not made.is_symlink():
+                _sync(made)
         if path.exists():
             _replace_folder(partial, path)
         else:
             os.rename(partial, path)
+            _sync(path.parent)
 
 
 def check_apart(source, output):
@@ -141,7 +148,24 @@ def _replace_folder(partial, path):
     except BaseException:
         os.rename(old, path)
         raise
+    _sync(path.parent)
     remove(old)
+
+
+def _sync(path):
+    """Have what is in a file, or the names in a folder, written to the disk before anything else happens.
+
+    A rename may reach the disk before the content does: after a power cut the new name would stand for an empty file.
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        # Some file systems know no such thing for a folder.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(number)
 
 
 def remove(path):
