@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uncouple.decoding import decode, stop_tokens
 from uncouple.errors import UncoupleError
-from uncouple.models import check_folder, load_model, load_tokenizer
+from uncouple.models import check_folder, load_model, load_tokenizer, model_record
 from uncouple.progress import say
 from uncouple.prompts import leading_special_tokens
 
@@ -38,8 +38,11 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         over the two verdict tokens alone, None where the verdict is not read from a first token.
 
     Raises:
-        UncoupleError: the template or the judge cannot be used, or (of the function) an answer is too long for it.
+        UncoupleError: the template or the judge cannot be used, its files were changed since they were fetched,
+            or (of the function) an answer is too long for it.
     """
+    # That its files are those that were fetched, a template in its card among them.
+    model_record(folder)
     written = read_template(template) if template else None
     tokenizer, _ = load_tokenizer(folder, "bare" if template else "chat")
     window = check_folder(folder)["max_position_embeddings"]
