@@ -41,9 +41,9 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         UncoupleError: the template or the judge cannot be used, its files were changed since they were fetched,
             or (of the function) an answer is too long for it.
     """
-    # That its files are those that were fetched, a template in its card among them.
-    model_record(folder)
     written = read_template(template) if template else None
+    # That its files are those that were fetched, the card with its template among them.
+    model_record(folder)
     tokenizer, _ = load_tokenizer(folder, "bare" if template else "chat")
     window = check_folder(folder)["max_position_embeddings"]
     model = load_model(folder, dtype, device)
