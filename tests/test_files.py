@@ -22,8 +22,10 @@ from uncouple.files import (
     digest,
     file_sha256,
     read_json,
+    read_record,
     read_table,
     write_json,
+    write_record,
     write_table,
 )
 
@@ -482,6 +484,44 @@ def test_json_that_is_missing_or_broken(tmp_path):
         (tmp_path / "x.json").write_bytes(content)
         with pytest.raises(UncoupleError, match=r"x\.json: this record is not valid JSON"):
             read_json(tmp_path / "x.json", "record")
+
+
+RECORD = {"kind": "model", "version": 3, "über": [1e-5, None], "a": "uncouple-sha256:"}
+
+
+def test_a_record_comes_back_and_can_be_read_by_a_person(tmp_path):
+    write_record(tmp_path / "x.json", RECORD)
+    assert read_record(tmp_path / "x.json", "model", 3) == RECORD
+    assert '"kind": "model",\n' in (tmp_path / "x.json").read_text()
+
+
+def test_a_record_that_was_edited_is_refused(tmp_path):
+    write_record(tmp_path / "x.json", RECORD)
+    text = (tmp_path / "x.json").read_text()
+    (tmp_path / "x.json").write_text(text.replace("1e-05", "2e-05"))
+    with pytest.raises(UncoupleError, match=r"x\.json: its bytes are not those that were written.*edited.*Delete it"):
+        read_record(tmp_path / "x.json", "model", 3)
+
+
+def test_records_and_tables_are_not_taken_for_each_other(table_file, tmp_path):
+    write_record(tmp_path / "x.json", RECORD)
+    with pytest.raises(UncoupleError, match=r"x\.json: not a readable Parquet file"):
+        read_table(tmp_path / "x.json", "model", 3)
+    with pytest.raises(UncoupleError, match=r"mask\.parquet: this mask is not valid JSON"):
+        read_record(table_file, "mask")
+    with pytest.raises(UncoupleError, match="tables: this mask cannot be read"):
+        read_table(table_file.parent, "mask")
+
+
+def test_other_readers_can_verify_the_pages_of_a_table(table_file):
+    """And read it, seal or not."""
+    assert pq.read_table(table_file, page_checksum_verification=True).num_rows == 1000
+    content = bytearray(table_file.read_bytes())
+    start = pq.ParquetFile(table_file).metadata.row_group(0).column(0).total_compressed_size
+    content[start // 2] ^= 1
+    table_file.write_bytes(content)
+    with pytest.raises(OSError, match="(?i)crc|checksum"):
+        pq.read_table(table_file, page_checksum_verification=True)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])

@@ -154,6 +154,30 @@ def test_shards_of_another_model_are_refused(make_model, shard_paths, tmp_path):
         make_mask(other, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
 
 
+@pytest.fixture
+def other_template(model_folder, tmp_path):
+    """The same model with another chat template."""
+    shutil.copytree(model_folder, tmp_path / "other")
+    template = tmp_path / "other/chat_template.jinja"
+    template.write_text(template.read_text().replace("<|end|>", "<|end|> "))
+    return tmp_path / "other"
+
+
+def test_shards_of_another_chat_template_are_refused(model_folder, other_template, shard_paths, tmp_path):
+    with pytest.raises(UncoupleError, match="made from another tokenizer or chat template"):
+        make_mask(other_template, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+    # The weights are those of the mask, whatever text is made into tokens by.
+    make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+    read_mask(tmp_path / "m", model_record(other_template))
+
+
+def test_shards_of_two_chat_templates_do_not_belong_together(other_template, shard_paths, tmp_path):
+    (tmp_path / "scores").mkdir()
+    others = score_set(tmp_path / "scores", other_template, "general", TEXTS[5:])
+    with pytest.raises(UncoupleError, match="do not belong together: other model"):
+        read_scores([*shard_paths[:-2], *others], DIMENSIONS)
+
+
 def test_a_mask_of_another_model_is_refused(model_folder, make_model, shard_paths, tmp_path):
     make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
     with pytest.raises(UncoupleError, match="made from another model"):

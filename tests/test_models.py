@@ -113,6 +113,23 @@ def test_a_truncated_weights_file_is_named(copy):
         check_folder(copy)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"data_offsets":[0,', b'"data_offsets":[0.'),
+        (b'"shape":[64]', b'"shape":[65]'),
+        (b'"dtype":"F32"', b'"dtype":"F16"'),
+    ],
+)
+def test_a_header_of_weights_that_makes_no_sense_is_told(copy, old, new):
+    path = copy / "model.safetensors"
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(UncoupleError, match=r"model.safetensors: not a whole safetensors file \(its header is not as"):
+        check_folder(copy)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"x" * 40])
 def test_a_corrupt_weights_file_is_named(copy, content):
     (copy / "model.safetensors").write_bytes(content)

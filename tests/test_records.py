@@ -11,12 +11,14 @@ from conftest import ROOT, write_mask
 from safetensors.torch import load_file, save_file
 
 from uncouple import records
+from uncouple.causal_judge import causal_judge
 from uncouple.checkpoints import apply_mask, restore_base
 from uncouple.errors import UncoupleError
 from uncouple.fetch import fetch_model
 from uncouple.files import file_sha256, write_json, write_record
 from uncouple.models import describe_model, model_files, model_record
 from uncouple.records import HASHES_NAME, RECORD_NAME, missing_files
+from uncouple.variants import open_variant
 
 PRINTS = ("fingerprint", "tokenizer", "generation")
 
@@ -232,6 +234,19 @@ def test_a_folder_of_the_users_is_hashed_each_time_and_not_written_to(copy):
     os.utime(copy / "model.safetensors", (1_000_000_000, 1_000_000_000))
     assert model_record(copy)["fingerprint"] != first
     assert sorted(p.name for p in copy.iterdir()) == before
+
+
+def test_what_is_measured_of_a_variant_carries_all_three(fetched):
+    variant, record = open_variant(fetched, None, "origin"), model_record(fetched)
+    prints = {"weights": record["fingerprint"], "tokenizer": record["tokenizer"], "generation": record["generation"]}
+    assert variant.about("torch.float32")["fingerprints"] == prints
+    assert len(set(prints.values())) == 3
+
+
+def test_a_causal_judge_whose_card_was_changed_is_not_used(fetched):
+    (fetched / "README.md").write_text('template = """%s, %s. Is it safe?"""')
+    with pytest.raises(UncoupleError, match=r"README.md: not the file that uncouple.json records"):
+        causal_judge(fetched, fetched / "README.md", dtype="float32", device="cpu", batch_size=1)
 
 
 # Missing files, for the workflow

@@ -292,7 +292,9 @@ def _read_sealed(path, kind, ends=b""):
     except FileNotFoundError:
         raise UncoupleError(f"{path}: no such file; a file of kind `{kind}` was expected.") from None
     except OSError as error:
-        raise UncoupleError(f"{path}: this {kind} cannot be read ({error}). {REMEDY}") from None
+        raise UncoupleError(
+            f"{path}: this {kind} cannot be read ({error}). Check its permissions and the disk."
+        ) from None
     if not data.startswith(ends) or not data.endswith(ends):
         raise UncoupleError(f"{path}: not a readable Parquet file, perhaps truncated. {REMEDY}")
     place = data.rfind(SEAL)
