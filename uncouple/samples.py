@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.files import digest, write_table
+from uncouple.hub import from_hub
 from uncouple.progress import say
 from uncouple.terms import LABELS
 
@@ -290,10 +291,10 @@ def _read_hub(source):
         raise UncoupleError(
             f"{source}: reading from the Hub needs the package `datasets` (pip install datasets)."
         ) from None
-    try:
+    with from_hub(
+        f"the data set {source}", "give a file of its rows (--path, or `path` in place of `hub` in a config)"
+    ):
         rows = datasets.load_dataset(source.hub, source.name, split=source.split, revision=source.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UncoupleError(f"{source}: the Hub data set could not be loaded: {error}") from error
     if isinstance(rows, dict):
         raise UncoupleError(f"{source}: say which split of the Hub data set to read: {', '.join(rows)}.")
     return rows.to_list()
