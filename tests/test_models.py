@@ -182,9 +182,10 @@ def test_a_folder_without_a_tokenizer_is_refused(copy):
 
 def test_a_tokenizer_without_a_chat_template_is_refused_for_chat(copy):
     (copy / "chat_template.jinja").unlink()
-    assert load_tokenizer(copy, "auto")[1] == "bare"
-    with pytest.raises(UncoupleError, match="no chat template. Use the prompt format `auto` or `bare`"):
-        load_tokenizer(copy, "chat")
+    assert load_tokenizer(copy, "auto")[1].name == "bare"
+    for prompt, options in (("chat", {}), ("auto", {"enable_thinking": True})):
+        with pytest.raises(UncoupleError, match="no chat template. Use the prompt format `auto` or `bare`"):
+            load_tokenizer(copy, prompt, options)
 
 
 def test_weights_that_changed_since_the_fetch_are_refused(copy, tmp_path):

@@ -33,7 +33,21 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 _LEVEL_BITS = 12
 
 
-def score_layers(model_folder, samples_path, output, *, first, last, module, prompt, keep, batch_tokens, dtype, device):
+def score_layers(
+    model_folder,
+    samples_path,
+    output,
+    *,
+    first,
+    last,
+    module,
+    prompt,
+    keep,
+    batch_tokens,
+    dtype,
+    device,
+    template_options=None,
+):
     """Score one range of layers on one sample set and write the top weights as a score shard.
 
     Args:
@@ -43,6 +57,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         first, last: decoder layers, both included; `last` None means the model's last.
         module: `mlp`, `attention` or `all`.
         prompt: one of `terms.PROMPTS`.
+        template_options: of the chat template; see `prompts.bind_options`.
         keep: share of each matrix's weights that the shard keeps.
         batch_tokens: the most tokens of a batch; None takes what fits into memory.
         dtype, device: see `models.load_model`.
@@ -56,7 +71,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     record = model_record(model_folder)
     table, samples_record = read_table(samples_path, "samples")
     samples = table.to_pylist()
-    tokenizer, prompt = load_tokenizer(model_folder, prompt)
+    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
     # A tokenizer takes as much as a hundred tokens of a batch.
     del tokenizer
@@ -90,7 +105,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
         "module": module,
-        "prompt": prompt,
+        "prompt": vars(prompt),
         "keep": keep,
         "dtype": str(model.dtype).removeprefix("torch."),
         "tokens": sum(lengths),
