@@ -113,6 +113,23 @@ def model_flags(wildcards):
     return shlex.join((["--encoder"] if found.get("kind") == "embedding" else []) + flags)
 
 
+def device(wildcards):
+    """Where a model runs."""
+    return config["models"][wildcards.model]["device"]
+
+
+def gpus_of_model(wildcards):
+    """One; or all of --resources gpu=N where the model is spread over them, so that no other job has one meanwhile."""
+    gpus = workflow.global_resources.get("gpu")
+    return gpus.value if device(wildcards) == "all" and gpus and gpus.value else 1
+
+
+def template_flags(wildcards):
+    """What a model's chat template is told, as flags of the command."""
+    options = config["models"][wildcards.model].get("template_options", {})
+    return shlex.join(part for k, v in options.items() for part in ("--template-option", f"{k}={json.dumps(v)}"))
+
+
 def scoring_memory_mb(wildcards, input):
     """Weights and accumulators in float32 and the batch: about four times the files, and two GB to work in."""
     return 2000 + 4 * sum(p.stat().st_size for p in Path(input.model).parent.glob("*.safetensors")) // 10**6

@@ -22,7 +22,7 @@ rule ask_variant:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         mask=mask_flag,
@@ -31,17 +31,21 @@ rule ask_variant:
         batch_size=answer_batch_size,
         engine=lookup(dpath="evaluation/engine", within=config),
         dtype=lookup(dpath="evaluation/dtype", within=config),
+        device=device,
+        template=template_flags,
         code=fingerprint("ask"),
     shell:
         "python -m uncouple ask {input.questions:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " --prompt {params.prompt}"
+        " {params.template}"
         " --max-new-tokens {params.max_new_tokens}"
         " --batch-size {params.batch_size}"
         " --engine {params.engine}"
         " --dtype {params.dtype}"
+        " --device {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -66,7 +70,7 @@ rule train_judge:
         code=fingerprint("train"),
     shell:
         "python -m uncouple train {input.samples:q}"
-        " --encoder $(dirname {input.encoder:q})"
+        ' --encoder "$(dirname {input.encoder:q})"'
         " {params.tests}"
         " --output {output:q}"
         " > {log:q} 2>&1"
@@ -159,19 +163,21 @@ rule measure_perplexity:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         text=shlex.join(flags_of(PERPLEXITY, PERPLEXITY)),
         mask=mask_flag,
         dtype=lookup(dpath="evaluation/dtype", within=config),
+        device=device,
         code=fingerprint("perplexity"),
     shell:
         "python -m uncouple perplexity {params.text}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " --dtype {params.dtype}"
+        " --device {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -192,7 +198,7 @@ rule measure_ability:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         tasks=[t if path == "hub" else f"{t}={from_root(path)}" for t, path in ability("tasks", {}).items()],
@@ -200,15 +206,17 @@ rule measure_ability:
         batch_size=ability("batch_size", 0),
         mask=mask_flag,
         dtype=lookup(dpath="evaluation/dtype", within=config),
+        device=device,
         code=fingerprint("ability"),
     shell:
         "python -m uncouple ability {params.tasks:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " --limit {params.limit}"
         " --batch-size {params.batch_size}"
         " --dtype {params.dtype}"
+        " --device {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -229,22 +237,26 @@ rule measure_hsic:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         prompt=lookup(dpath="scoring/prompt", within=config),
         permutations=lookup(dpath="evaluation/hsic/permutations", within=config),
         mask=mask_flag,
         dtype=lookup(dpath="evaluation/dtype", within=config),
+        device=device,
+        template=template_flags,
         code=fingerprint("represent"),
     shell:
         "python -m uncouple represent {input.samples:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " --prompt {params.prompt}"
+        " {params.template}"
         " --permutations {params.permutations}"
         " --dtype {params.dtype}"
+        " --device {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 

@@ -108,7 +108,7 @@ rule write_summary:
     conda:
         "../envs/figures.yaml"
     params:
-        placement=lambda wildcards, input: f"--placement {input.placement}" if input.placement else "",
+        placement=lambda wildcards, input: shlex.join(["--placement", *input.placement]) if input.placement else "",
         noise=NOISE,
         code=fingerprint("figures"),
     shell:

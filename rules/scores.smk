@@ -15,7 +15,7 @@ rule score_shard:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         prompt=lookup(dpath="scoring/prompt", within=config),
@@ -23,15 +23,19 @@ rule score_shard:
         keep=lookup(dpath="scoring/keep", within=config),
         batch_tokens=lookup(dpath="scoring/batch_tokens", within=config),
         dtype=lookup(dpath="scoring/dtype", within=config),
+        device=device,
+        template=template_flags,
         code=fingerprint("score"),
     shell:
         "python -m uncouple score {input.samples:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " --layers {wildcards.first}:{wildcards.last}"
         " --module {params.module}"
         " --prompt {params.prompt}"
+        " {params.template}"
         " --keep {params.keep}"
         " --batch-tokens {params.batch_tokens}"
         " --dtype {params.dtype}"
+        " --device {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"

@@ -8,7 +8,6 @@ import pyarrow as pa
 from uncouple.checkpoints import apply_mask
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.models import load_tokenizer
 from uncouple.progress import say
 from uncouple.prompts import encode_question
@@ -84,7 +83,6 @@ def answer_questions(
         "max_new_tokens": max_new_tokens,
         "engine": engine,
         "batch_size": batch_size,
-        "code": module_fingerprint("answers"),
     }
     table = pa.Table.from_pylist([{k: row[k] for k in SCHEMA.names} for row in rows], schema=SCHEMA)
     write_table(table, output, metadata)

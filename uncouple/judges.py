@@ -4,7 +4,6 @@ import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.phrase_judge import phrase_judge, read_phrases
 from uncouple.progress import say
 from uncouple.terms import JUDGES
@@ -48,7 +47,7 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
             | {"empty": empty[i], "degenerate": is_degenerate(said[i])}
             | {"truncated": row["truncated"], "thinking": thinking[i]}
         )
-    metadata = {"kind": "verdicts", "version": 1, "judge": name or judge, "code": module_fingerprint("judges")}
+    metadata = {"kind": "verdicts", "version": 1, "judge": name or judge}
     metadata |= {key: record[key] for key in ("model", "variant", "dimension", "prompt", "dtype", "questions")}
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)

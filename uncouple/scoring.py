@@ -9,7 +9,6 @@ from uncouple.devices import free_memory, is_out_of_memory, pick_devices, releas
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
 from uncouple.memory import make_skeleton, plan_scoring, read_config
 from uncouple.models import check_folder, load_model, load_tokenizer, model_record, pick_dtype
@@ -110,7 +109,6 @@ def score_layers(
         "dtype": str(model.dtype).removeprefix("torch."),
         "tokens": sum(lengths),
         "responses_cut": cut,
-        "code": module_fingerprint("scoring"),
         "matrices": matrices,
     }
     write_shard(output, tops, metadata)
