@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -333,13 +332,22 @@ def test_names_reach_the_commands_as_they_are(tmp_path, model_folder, encoder):
     clone.edit("workflow/schemas/config.schema.yaml", "^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$", ".")
     clone.config["results"] = ODD
     output = clone.snakemake("--dry-run", "--printshellcmds", "--forceall")
-    commands = [block.split("\n\n")[0].strip() for block in re.split(r"(?m)^Shell command: ", output)[1:]]
-    assert {command.split()[3] for command in commands} == set(VERBS) - {"plan", "restore"}
-    for command in commands:
-        words = list(shlex.shlex(command, posix=True, punctuation_chars=True))
-        assert [word for word in words if set(word) <= set("();<>|&")] == [">", ">&"], command
-        assert "$" not in "".join(w for w in words if not w.startswith("$(dirname ")).replace(ODD, ""), command
-        assert ODD in command.replace("'\"'\"'", "'"), command
+    commands = re.findall(r"(?m)^Shell command: (python .*)$", output)
+    logs = [tmp_path / "shell" / log for log in re.findall(r"(?m)^ +log: (.*)$", output)]
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    # The shell reads them, and in the place of each job tells what it was given.
+    script = "\n".join(['python() { printf "%s\\0" "$@"; }', *commands])
+    subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
+    given = [log.read_text().split("\0")[:-1] for log in logs]
+    assert len(given) == len(commands) > 60
+    assert {words[2] for words in given} == VERBS.keys() - {"plan", "restore"}
+    assert not list(tmp_path.rglob("stolen"))
+    for words in given:
+        assert words[:2] == ["-m", "uncouple"]
+        assert words.count("-m") == 1
+        # A path, or a value as YAML has it.
+        assert all(ODD in word or json.dumps(ODD) in word for word in words if "stolen" in word), words
 
 
 @pytest.mark.parametrize("key", ["template_options", "device"])
