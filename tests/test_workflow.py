@@ -363,7 +363,7 @@ def test_how_a_model_is_run_reaches_every_step_that_runs_it(clone, key):
     output = clone.snakemake("--dry-run", "--printshellcmds", "--resources", "gpu=2")
     assert output.count(flag) == sum((run if key == "device" else put).values())
     # A model that is spread over all GPUs runs alone.
-    assert ("gpu=2" in output) == (key == "device")
+    assert bool(re.search(r"(?m)^ +resources: .*gpu=2", output)) == (key == "device")
 
 
 def test_the_clusters_profile_is_planned_without_a_cluster(clone):
