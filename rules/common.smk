@@ -70,6 +70,11 @@ def options(**values):
     return shlex.join(parts)
 
 
+def key_values(flag, values):
+    """The flag once for each of some values, as KEY=VALUE."""
+    return shlex.join(part for key, value in values.items() for part in (f"--{flag}", f"{key}={json.dumps(value)}"))
+
+
 def section_options(dpath, *keys):
     """A function of wildcards: `options` of some keys of a section of the config."""
     section = lookup(dpath=dpath, within=config)
@@ -108,12 +113,9 @@ def raw_file(wildcards):
 def source_flags(wildcards):
     """The flags that tell `uncouple samples` where to read."""
     source = source_of(wildcards)
-    where = [
-        shlex.join(["--where", f"{column}={json.dumps(value)}"]) for column, value in source.get("where", {}).items()
-    ]
     columns = {f"{field}_column": columns for field, columns in source.get("columns", {}).items()}
     found = from_source(source, "path", "hub", "revision", "name", "split", "duplicates")
-    return " ".join([options(**found, **columns), *where])
+    return f"{options(**found, **columns)} {key_values('where', source.get('where', {}))}"
 
 
 def local_model_files(wildcards):
@@ -137,6 +139,22 @@ def model_flags(wildcards):
     found = fetched(wildcards)
     flags = options(**from_source(found, "wheel", "sha256", "file", "path", "hub", "revision", "layers"))
     return f"--encoder {flags}" if found.get("kind") == "embedding" else flags
+
+
+def device_option(wildcards):
+    """Where a model runs."""
+    return options(device=config["models"][wildcards.model]["device"])
+
+
+def gpus_of_model(wildcards):
+    """One; or all of --resources gpu=N where the model is spread over them, so that no other job has one meanwhile."""
+    gpus = workflow.global_resources.get("gpu")
+    return gpus.value if config["models"][wildcards.model]["device"] == "all" and gpus and gpus.value else 1
+
+
+def template_options(wildcards):
+    """What a model's chat template is told, as flags of the command."""
+    return key_values("template-option", config["models"][wildcards.model].get("template_options", {}))
 
 
 def scoring_memory_mb(wildcards, input):

@@ -22,20 +22,24 @@ rule ask_variant:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         mask=mask_flag,
         options=section_options("evaluation", "prompt", "max_new_tokens", "engine", "dtype"),
         batch_size=lambda wildcards: options(batch_size=answer_batch_size(wildcards)),
+        device=device_option,
+        template=template_options,
         code=fingerprint("ask"),
     shell:
         "python -m uncouple ask {input.questions:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
         " {params.batch_size}"
+        " {params.device}"
+        " {params.template}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -60,7 +64,7 @@ rule train_judge:
         code=fingerprint("train"),
     shell:
         "python -m uncouple train {input.samples:q}"
-        " --encoder $(dirname {input.encoder:q})"
+        ' --encoder "$(dirname {input.encoder:q})"'
         " {params.tests}"
         " --output {output:q}"
         " > {log:q} 2>&1"
@@ -146,18 +150,20 @@ rule measure_perplexity:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         options=lambda wildcards: options(**from_source(PERPLEXITY, *PERPLEXITY), dtype=config["evaluation"]["dtype"]),
         mask=mask_flag,
+        device=device_option,
         code=fingerprint("perplexity"),
     shell:
         "python -m uncouple perplexity"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
+        " {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -178,7 +184,7 @@ rule measure_ability:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         tasks=[t if path == "hub" else f"{t}={from_root(path)}" for t, path in ability("tasks", {}).items()],
@@ -186,13 +192,15 @@ rule measure_ability:
             limit=ability("limit", 0), batch_size=ability("batch_size", 0), dtype=config["evaluation"]["dtype"]
         ),
         mask=mask_flag,
+        device=device_option,
         code=fingerprint("ability"),
     shell:
         "python -m uncouple ability {params.tasks:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
+        " {params.device}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
@@ -213,7 +221,7 @@ rule measure_hsic:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         options=lambda wildcards: options(
@@ -222,13 +230,17 @@ rule measure_hsic:
             dtype=config["evaluation"]["dtype"],
         ),
         mask=mask_flag,
+        device=device_option,
+        template=template_options,
         code=fingerprint("represent"),
     shell:
         "python -m uncouple represent {input.samples:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
+        " {params.device}"
+        " {params.template}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 

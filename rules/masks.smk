@@ -22,7 +22,7 @@ rule make_mask:
         code=fingerprint("mask"),
     shell:
         "python -m uncouple mask"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " --scores {input.scores:q}"
         " {params.options}"
         " --variant {wildcards.variant:q}"
@@ -46,9 +46,9 @@ rule write_checkpoint:
         code=fingerprint("apply"),
     shell:
         "python -m uncouple apply"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " --mask {input.mask:q}"
-        " --output $(dirname {output:q})"
+        ' --output "$(dirname {output:q})"'
         " > {log:q} 2>&1"
 
 
@@ -67,7 +67,7 @@ rule count_coupling:
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure coupling"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " --scores {input.scores:q}"
         " {params.options}"
         " --output {output:q}"

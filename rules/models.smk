@@ -23,7 +23,7 @@ rule fetch_model:
         source=model_flags,
         code=fingerprint("fetch"),
     shell:
-        "python -m uncouple fetch {params.source}" " --output $(dirname {output:q})" " > {log:q} 2>&1"
+        "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"
 
 
 rule fetch_judge:
@@ -41,4 +41,4 @@ rule fetch_judge:
         source=model_flags,
         code=fingerprint("fetch"),
     shell:
-        "python -m uncouple fetch {params.source}" " --output $(dirname {output:q})" " > {log:q} 2>&1"
+        "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"

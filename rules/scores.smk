@@ -15,15 +15,19 @@ rule score_shard:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
-        gpu=1,
+        gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
         options=section_options("scoring", "module", "prompt", "keep", "batch_tokens", "dtype"),
+        device=device_option,
+        template=template_options,
         code=fingerprint("score"),
     shell:
         "python -m uncouple score {input.samples:q}"
-        " --model $(dirname {input.model:q})"
+        ' --model "$(dirname {input.model:q})"'
         " --layers {wildcards.first}:{wildcards.last}"
         " {params.options}"
+        " {params.device}"
+        " {params.template}"
         " --output {output:q}"
         " > {log:q} 2>&1"

@@ -94,13 +94,19 @@ def test_null_takes_a_key_away():
     assert list(config["variants"]) == ["origin", "noise", "published", "random"]
     assert config["general"]["duplicates"] == "error"
     assert config["scoring"]["keep"] == SCHEMA["properties"]["scoring"]["properties"]["keep"]["default"]
-    assert config["models"][MODEL] == {"path": "tests", "layers": 30}
+    assert config["models"][MODEL] == {"path": "tests", "layers": 30, "device": "auto"}
 
 
 def test_a_dimension_that_is_taken_away_needs_no_raw_data():
     third = {"third": {"safe": {"path": "none.jsonl"}, "questions": {"path": "none.jsonl"}}}
     assert faults({"dimensions": DEFAULT["dimensions"] | third})
     assert resolved(dimensions=DEFAULT["dimensions"] | {"third": None})["dimensions"].keys() == {"fairness", "privacy"}
+
+
+def test_a_dimension_without_safe_samples_is_enough_where_nothing_needs_them():
+    origin = {"variants": {"origin": {"kind": "origin"}}, "evaluation__judges": ["phrases"]}
+    assert resolved(dimensions__privacy__safe=GONE, evaluation__hsic={"n": 0}, **origin)
+    assert resolved(dimensions__privacy=None, dimensions__fairness__safe=GONE, **origin)
 
 
 def test_a_hub_source_with_all_that_it_needs_holds():
@@ -277,6 +283,26 @@ FAULTS = {
         "general.revision",
         "'main'",
         "[0-9a-f]{40}",
+    ),
+    "no safe samples for HSIC": (
+        {"dimensions.privacy.safe": GONE, "variants": {"origin": {"kind": "origin"}}, "evaluation.judges": ["phrases"]},
+        "dimensions.privacy.safe: missing, and HSIC needs it; set evaluation.hsic.n to 0 to measure none",
+    ),
+    "results that a shell would read": ({"results": "re;sults"}, "results", "'re;sults'", "must match"),
+    "results that are an option": ({"results": "-x"}, "results", "'-x'", "must match"),
+    "results with a line break": ({"results": "results\n"}, "results: 'results\\n' has a line break"),
+    "a path with a NUL": (
+        {"general.path": "a\0.csv"},
+        "general.path: 'a\\x00.csv' has a line break, or another control",
+    ),
+    "a list with a line break": ({"evaluation.judges": ["phrases\n"]}, "evaluation.judges.0: 'phrases\\n' has a line"),
+    "a name with a line break": ({"variants.spin\n": {"kind": "suppress"}}, "variants: the name 'spin\\n' has a line"),
+    "a wheel that is an option": ({"models.MODEL.wheel": "--pre==1"}, f"models.{MODEL}.wheel", "'--pre==1'"),
+    "a device that is none": ({"models.MODEL.device": "gpu"}, f"models.{MODEL}.device", "'gpu'", "auto|all|cpu|cuda"),
+    "a template option that is a list": (
+        {"models.MODEL.template_options": {"tools": [1]}},
+        f"models.{MODEL}.template_options.tools",
+        "[1]",
     ),
     "missing layers": ({"models.MODEL.layers": GONE}, f"models.{MODEL}", "'layers'", "missing"),
     "wheel without sha256": ({"models.MODEL.sha256": GONE}, f"models.{MODEL}", "wheel needs the key 'sha256'"),

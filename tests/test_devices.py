@@ -8,15 +8,23 @@ import tempfile
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import ROOT
+from accelerate import dispatch_model
+from conftest import ROOT, TEXTS
 from hypothesis import HealthCheck, given, settings
 
 from uncouple import devices
+from uncouple.ability import wrap_model
+from uncouple.answers import answer_in_batches
 from uncouple.devices import free_memory, is_out_of_memory, lease, pick_device, release_memory
 from uncouple.errors import UncoupleError
+from uncouple.models import load_model, load_tokenizer
+from uncouple.perplexity import window_losses
+from uncouple.prompts import encode_question
+from uncouple.representations import last_states
 from uncouple.scoring import score_layers
 
 JOB = """
@@ -209,3 +217,28 @@ def test_released_memory_is_the_systems_again():
     release_memory()
     assert grown > 7 * 10**7
     assert process.memory_info().rss - before < grown / 4
+
+
+def spread(model):
+    """A model as `--device all` gives it: each of its parts moves what it is given to where that part is."""
+    parts = [name for name, module in model.named_modules() if name and not list(module.children())]
+    return dispatch_model(model, dict.fromkeys(parts, "cpu"), main_device="cpu", force_hooks=True)
+
+
+def test_a_spread_model_is_asked_and_measured_like_another(model_folder):
+    plain, hooked = load_model(model_folder, "float32", "cpu"), spread(load_model(model_folder, "float32", "cpu"))
+    assert sum(hasattr(module, "_hf_hook") for module in hooked.modules()) > 20
+    tokenizer = load_tokenizer(model_folder)[0]
+    prompts = [encode_question(tokenizer, question, "chat") for question, _ in TEXTS]
+    windows = np.array([ids[:6] for ids in prompts])
+    requests = [SimpleNamespace(args=(question, f" {answer}")) for question, answer in TEXTS]
+    found = [
+        (
+            answer_in_batches(model, tokenizer, prompts, 12, 3),
+            window_losses(model, windows, 2).tolist(),
+            last_states(model, "model.layers", prompts, 3).tolist(),
+            wrap_model(model, tokenizer, 2).loglikelihood(requests),
+        )
+        for model in (plain, hooked)
+    ]
+    assert found[0] == found[1]

@@ -150,6 +150,15 @@ def test_summary_and_selections_in_both_forms(metrics, placement, coupling, tmp_
     assert (tmp_path / "t.md").read_text().splitlines()[3] == "| 0.0001 | 30 | 50 (5) | 200 |"
 
 
+def test_answers_that_never_left_their_thoughts_are_shown_where_there_are_some(tmp_path):
+    rows = metrics_rows()
+    for n in (0, 3):
+        rows |= {(variant, dimension, "thinking"): rate(n, 64) for variant, dimension, _ in list(rows)}
+        write_summary(write_metrics(tmp_path / "m", rows), None, [tmp_path / "s.md"], model="m")
+        assert ("privacy thinking" in (tmp_path / "s.md").read_text()) == (n > 0)
+    assert (tmp_path / "s.md").read_text().count("| 3 of 64") == 6
+
+
 def test_a_variant_without_verdicts_on_a_dimension_is_named(metrics, tmp_path):
     rows = {key: row for key, row in metrics_rows().items() if key[:2] != ("spin", "privacy")}
     write_metrics(tmp_path / "part", rows)

@@ -16,6 +16,7 @@ from conftest import ROOT
 from uncouple.errors import UncoupleError
 from uncouple.files import (
     FOLDER_MARKER,
+    MADE_BY,
     atomic_folder,
     atomic_path,
     check_apart,
@@ -28,8 +29,9 @@ from uncouple.files import (
     write_record,
     write_table,
 )
+from uncouple.fingerprint import module_fingerprint
 
-METADATA = {"kind": "mask", "version": 1, "über": ["a", {"b": None}], "ratio": 1e-5}
+METADATA = {"kind": "mask", "version": 1, "code": "0" * 16, "über": ["a", {"b": None}], "ratio": 1e-5}
 
 
 @pytest.fixture
@@ -405,6 +407,12 @@ def test_a_table_comes_back_with_its_metadata(tmp_path):
     assert read.to_pylist() == rows
     assert read.schema.equals(schema)
     assert metadata == METADATA
+
+
+@pytest.mark.parametrize("kind", MADE_BY)
+def test_every_kind_of_table_says_what_code_made_it(tmp_path, kind):
+    write_table(pa.table({"a": [1]}), tmp_path / "t.parquet", {"kind": kind, "version": 1})
+    assert read_table(tmp_path / "t.parquet", kind)[1]["code"] == module_fingerprint(MADE_BY[kind])
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path):

@@ -148,6 +148,7 @@ def test_a_hub_data_set_without_text_is_refused(tmp_path, monkeypatch, row):
         (b"", r"text\.raw: the file is empty"),
         (b" \n \n", r"text\.raw: the file is empty"),
         ("déjà vu".encode("latin-1"), r"text\.raw: not UTF-8.*Convert"),
+        (b"one\ntw\0o\n", r"text\.raw, line 2: a NUL byte.*Remove"),
         (b"Name three rivers.", r"text\.raw: \d+ tokens, fewer than the 32 of one window\. Lower the window to \d+ or"),
     ],
 )

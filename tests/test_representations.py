@@ -327,7 +327,8 @@ def test_the_table_is_what_the_loops_come_to(model_folder, two_tables, tmp_path)
     assert {(row["low"], row["high"]) for row in (*first[:2], first[3])} == {(None, None)}
     assert [sample["dimension"] for sample in record["samples"]] == ["fairness", "privacy"]
     said = {key: record[key] for key in ("permutations", "seed", "prompt", "dtype", "mask")}
-    assert said == {"permutations": 60, "seed": 0, "prompt": "chat", "dtype": "float32", "mask": None}
+    prompt = {"name": "chat", "options": {}}
+    assert said == {"permutations": 60, "seed": 0, "prompt": prompt, "dtype": "float32", "mask": None}
 
 
 def test_the_table_does_not_depend_on_the_batch(model_folder, two_tables, tmp_path):

@@ -424,6 +424,40 @@ def test_malformed_parquet(tmp_path):
         refused(tmp_path / "raw.parquet", tmp_path, "Parquet")
 
 
+@pytest.mark.parametrize("column", ["response", "about"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_nul_byte(write_jsonl, tmp_path, kind, column):
+    """In a column that is read, and in one that is not, nested where the format has that."""
+    rows = [row | {"about": "x" if kind == "csv" else {"by": ["x", "y"]}} for row in numbered(3)]
+    rows[1][column] = "a\0b" if kind == "csv" or column == "response" else {"by": ["x", "a\0b"]}
+    write = {"csv": write_csv, "parquet": write_parquet, "jsonl": lambda path, rows: write_jsonl(path.name, rows)}[kind]
+    refused(write(tmp_path / f"raw.{kind}", rows), tmp_path, "row 2", f"column '{column}'", "NUL")
+
+
+def test_a_nul_byte_in_a_row_that_the_filter_leaves_out_is_no_fault(tmp_path):
+    path = write_csv(tmp_path / "raw.csv", [*numbered(1), {"prompt": "a\0", "response": "b"}])
+    assert len(passed(path, response="answer 0.")) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_named_twice(tmp_path, kind):
+    """Its first value would be lost without a word."""
+    path, names = tmp_path / f"raw.{kind}", ["prompt", "response", "prompt"]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], names), path)
+    else:
+        path.write_text(
+            '{"prompt": "a", "response": "b", "prompt": "c"}\n' if kind == "jsonl" else f"{','.join(names)}\na,b,c\n"
+        )
+    refused(path, tmp_path, "the column 'prompt' is named twice")
+
+
+def test_columns_without_a_name_are_no_fault(tmp_path):
+    """As a spreadsheet writes them at the right."""
+    (tmp_path / "raw.csv").write_text("prompt,response,,\na,b,,\n")
+    assert passed(tmp_path / "raw.csv") == [("a", "b")]
+
+
 @pytest.mark.parametrize("name", ["raw.txt", "raw.xlsx", "raw"])
 def test_a_suffix_that_is_not_known(tmp_path, name):
     (tmp_path / name).write_text("prompt,response\na,b\n")

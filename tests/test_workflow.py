@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, TEXTS
 
-from uncouple.files import read_table
+from uncouple.cli import VERBS
+from uncouple.files import MADE_BY, METADATA_KEY, read_table
 
 COPIED = ("uncouple", "workflow", "rules", "envs", "resources", "config.yaml")
 # What evaluating a new or changed variant takes, and all that is drawn from the one table of metrics.
@@ -26,6 +28,7 @@ class Clone:
 
     def __init__(self, folder, model_folder, encoder):
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -152,6 +155,15 @@ def test_it_makes_what_it_promises(finished):
     assert (results / "tables/tiny/examples.html").exists()
     assert (results / "checkpoints/tiny/spin/uncouple/mask.parquet").exists()
     assert not list(results.rglob("*.partial*"))
+
+
+def test_every_table_says_what_code_made_it(finished):
+    metadata = [
+        json.loads(pq.read_schema(path).metadata[METADATA_KEY])
+        for path in (finished.folder / "results").rglob("*.parquet")
+    ]
+    assert {record["kind"] for record in metadata} == MADE_BY.keys()
+    assert [record for record in metadata if not re.fullmatch("[0-9a-f]{16}", record.get("code", ""))] == []
 
 
 def test_the_masks_come_from_all_shards(finished):
@@ -293,6 +305,65 @@ def test_a_step_that_fails_shows_its_log_and_keeps_what_is_done(clone):
     assert "n is 5, but there are only 4 rows. Set n to 4 or less." in output
     clone.config["variants"].pop("greedy")
     assert clone.stale() == {}
+
+
+ODD = "$(touch stolen) 'a' \"b\" ; & c"
+
+
+def test_names_reach_the_commands_as_they_are(tmp_path, model_folder, encoder):
+    """Whatever a path has in it, a shell sees one command and one file to write its log to."""
+    clone = Clone(tmp_path / "clone", model_folder, encoder)
+    odd = tmp_path / ODD
+    odd.mkdir()
+    named = {f"{name}{end}.jsonl" for name in ("fairness", "privacy") for end in ("", "_unsafe")}
+    for name in (*named, "general.jsonl", "other.jsonl", "text.txt", "boolq.jsonl"):
+        shutil.copy(clone.folder / name, odd)
+    shutil.copy(clone.folder / "resources/figures.mplstyle", odd)
+    text = json.dumps(clone.config)
+    for path in odd.iterdir():
+        old = "resources/figures.mplstyle" if path.suffix == ".mplstyle" else path.name
+        text = text.replace(json.dumps(old), json.dumps(str(path)))
+    clone.config = json.loads(text)
+    clone.config["figures"]["style"] = str(odd / "figures.mplstyle")
+    clone.config["general"]["where"] = {"prompt": ODD}
+    clone.config["general"]["columns"] = {"prompt": ["prompt", ODD]}
+    clone.config["models"]["tiny"]["template_options"] = {"enable_thinking": ODD}
+    # Were the schema to let such a folder through, the commands would still hold.
+    clone.edit("workflow/schemas/config.schema.yaml", "^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$", ".")
+    clone.config["results"] = ODD
+    output = clone.snakemake("--dry-run", "--printshellcmds", "--forceall")
+    commands = re.findall(r"(?m)^Shell command: (python .*)$", output)
+    logs = [tmp_path / "shell" / log for log in re.findall(r"(?m)^ +log: (.*)$", output)]
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    # The shell reads them, and in the place of each job tells what it was given.
+    script = "\n".join(['python() { printf "%s\\0" "$@"; }', *commands])
+    subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
+    given = [log.read_text().split("\0")[:-1] for log in logs]
+    assert len(given) == len(commands) > 60
+    assert {words[2] for words in given} == VERBS.keys() - {"plan", "restore"}
+    assert not list(tmp_path.rglob("stolen"))
+    for words in given:
+        assert words[:2] == ["-m", "uncouple"]
+        assert words.count("-m") == 1
+        # A path, or a value as YAML has it.
+        assert all(ODD in word or json.dumps(ODD) in word for word in words if "stolen" in word), words
+
+
+@pytest.mark.parametrize("key", ["template_options", "device"])
+def test_how_a_model_is_run_reaches_every_step_that_runs_it(clone, key):
+    clone.config["models"]["tiny"][key] = {"device": "all", "template_options": {"enable_thinking": True}}[key]
+    flag = {"device": "--device all", "template_options": "--template-option enable_thinking=true"}[key]
+    stale = clone.stale()
+    put = {"score_shard": 6, "ask_variant": 8, "measure_hsic": 3}
+    run = put | {"measure_perplexity": 3, "measure_ability": 3}
+    assert {rule: stale.get(rule) for rule in run} == (
+        run if key == "device" else run | dict.fromkeys(run.keys() - put)
+    )
+    output = clone.snakemake("--dry-run", "--printshellcmds", "--resources", "gpu=2")
+    assert output.count(flag) == sum((run if key == "device" else put).values())
+    # A model that is spread over all GPUs runs alone.
+    assert bool(re.search(r"(?m)^ +resources: .*gpu=2", output)) == (key == "device")
 
 
 def test_the_clusters_profile_is_planned_without_a_cluster(clone):

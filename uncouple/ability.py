@@ -13,6 +13,7 @@ from pathlib import Path
 from uncouple.errors import UncoupleError
 from uncouple.files import digest, write_json
 from uncouple.fingerprint import PACKAGE, module_fingerprint
+from uncouple.hub import from_hub
 from uncouple.models import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.statistics import rate, write_metrics
@@ -163,14 +164,15 @@ def load_task(name, path, folder):
     folders = [folder] + ([harness_tasks() / "mmlu" / "default"] if name == "mmlu" and not path else [])
     # Seeded for each task alone: what one shuffles does not depend on which others are measured.
     random.seed(SHUFFLE_SEED)
-    try:
-        loaded = TaskManager(include_path=folders, include_defaults=False).load([name])
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        if path:
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    if path:
+        try:
+            loaded = manager.load([name])
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise UncoupleError(f"{path}: the harness cannot read it for the task {name}: {error}") from error
-        raise UncoupleError(
-            f"task {name}: its data cannot be had from the Hub ({error}). Give a local file of it instead."
-        ) from error
+    else:
+        with from_hub(f"the data of the task {name}", f"give a local file of its rows ({name}=FILE)"):
+            loaded = manager.load([name])
     for task in loaded["tasks"].values():
         # Where a definition leaves it open, the harness's command line takes no examples.
         task.set_config(key="num_fewshot", value=task.get_config("num_fewshot") or 0)

@@ -8,10 +8,10 @@ import pyarrow as pa
 from uncouple.checkpoints import apply_mask
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.models import load_tokenizer
 from uncouple.progress import say
 from uncouple.prompts import encode_question
+from uncouple.thoughts import cut_thoughts, decode_answers
 from uncouple.variants import open_variant
 
 SCHEMA = pa.schema(
@@ -33,6 +33,7 @@ def answer_questions(
     dtype,
     device,
     engine="transformers",
+    template_options=None,
 ):
     """Ask a model, or the model with a mask's weights at zero in memory, and write its answers.
 
@@ -47,12 +48,13 @@ def answer_questions(
         batch_size: questions answered at once.
         dtype, device: see `models.load_model`.
         engine: `transformers`, or `vllm`, which takes no `device` or `batch_size`.
+        template_options: of the chat template; see `prompts.bind_options`.
     """
     variant = open_variant(model_folder, mask, variant)
     window = variant.config["max_position_embeddings"]
     table, questions_record = read_table(questions_path, "questions")
     questions = table.to_pylist()
-    tokenizer, prompt = load_tokenizer(model_folder, prompt)
+    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
     encoded = [encode_question(tokenizer, q["question"], prompt) for q in questions]
     for question, ids in zip(questions, encoded, strict=True):
         if len(ids) + max_new_tokens > window:
@@ -66,11 +68,10 @@ def answer_questions(
     else:
         model = variant.load(dtype, device)
         found, dtype = answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size), model.dtype
+    texts = decode_answers(tokenizer, [ids for ids, _ in found], encoded)
     rows = [
-        question
-        | {"answer": tokenizer.decode(ids, skip_special_tokens=True).strip(), "tokens": len(ids)}
-        | {"truncated": truncated}
-        for question, (ids, truncated) in zip(questions, found, strict=True)
+        question | {"answer": text, "tokens": len(ids), "truncated": truncated}
+        for question, text, (ids, truncated) in zip(questions, texts, found, strict=True)
     ]
     metadata = {
         "kind": "answers",
@@ -78,17 +79,20 @@ def answer_questions(
         **variant.about(dtype),
         "dimension": questions_record["dimension"],
         "questions": questions_record["fingerprint"],
-        "prompt": prompt,
+        "prompt": vars(prompt),
         "max_new_tokens": max_new_tokens,
         "engine": engine,
         "batch_size": batch_size,
-        "code": module_fingerprint("answers"),
     }
     table = pa.Table.from_pylist([{k: row[k] for k in SCHEMA.names} for row in rows], schema=SCHEMA)
     write_table(table, output, metadata)
     empty = sum(not row["answer"] for row in rows)
     cut = sum(row["truncated"] for row in rows)
-    say(f"ask: {variant.name}: {empty} empty answers, {cut} cut at {max_new_tokens} tokens")
+    thinking = sum(cut_thoughts(row["answer"])[1] for row in rows)
+    say(
+        f"ask: {variant.name}: {empty} empty answers, {cut} cut at {max_new_tokens} tokens"
+        + (f", {thinking} that never left their thoughts" if thinking else "")
+    )
 
 
 def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size):

@@ -129,6 +129,7 @@ def run_score(a):
         last=a.layers[1],
         module=a.module,
         prompt=a.prompt,
+        template_options=dict(a.template_option),
         keep=a.keep,
         batch_tokens=a.batch_tokens,
         dtype=a.dtype,
@@ -217,6 +218,7 @@ def run_ask(a):
         a.output,
         **_variant_options(a),
         prompt=a.prompt,
+        template_options=dict(a.template_option),
         max_new_tokens=a.max_new_tokens,
         engine=a.engine,
     )
@@ -312,6 +314,7 @@ def run_represent(a):
         a.output,
         **_variant_options(a),
         prompt=a.prompt,
+        template_options=dict(a.template_option),
         permutations=a.permutations,
     )
 

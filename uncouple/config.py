@@ -12,6 +12,7 @@ from uncouple.terms import ORIGIN
 
 # Kinds of variants that have nothing but their kind, in the order of the figures.
 UNSUPPRESSED = ("origin", "noise")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "maximum": "at most"}
 
 
@@ -30,7 +31,7 @@ def resolve(config, schema, root):
         UncoupleError: one line for each fault, naming the key and what is allowed.
     """
     config = _without_nulls(config)
-    if strange := list(_strange_names(config)):
+    if strange := list(_strange_texts(config)):
         raise UncoupleError("the config is not right:\n" + "\n".join(f"  {fault}" for fault in strange))
     variants = config.get("variants")
     if isinstance(variants, dict):
@@ -95,12 +96,16 @@ def _kind(variant):
     return variant.get("kind") if isinstance(variant, dict) else None
 
 
-def _strange_names(value, where=""):
-    """Names that YAML takes for a number, a boolean or a date."""
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        if not isinstance(key, str):
+def _strange_texts(value, where=""):
+    """Names that YAML takes for a number, a boolean or a date, and texts that no path may have in it."""
+    if isinstance(value, str) and CONTROL.search(value):
+        yield f"{where}: {value!r} has a line break, or another control character, in it; write it in one line"
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(value, dict) and not isinstance(key, str):
             yield f"{where or 'top level'}: the name {key!r} is not text; put it in quotes"
-        yield from _strange_names(inner, f"{where}.{key}" if where else str(key))
+        elif isinstance(value, dict) and CONTROL.search(key):
+            yield f"{where or 'top level'}: the name {key!r} has a line break, or another control character, in it"
+        yield from _strange_texts(inner, f"{where}.{key}" if where else str(key))
 
 
 def _is_sweep(key, value):
@@ -186,7 +191,7 @@ def _own_faults(config, root):
         faults += _judge_faults(f"judges.{name}", judge, root)
     for name in config["evaluation"]["judges"]:
         faults += _choice_faults(name, config)
-    faults += _measure_faults(config["evaluation"], root)
+    faults += _measure_faults(config["evaluation"], root) + _hsic_faults(config)
     for name, variant in config["variants"].items():
         faults += _variant_faults(f"variants.{name}", variant, config)
     return faults
@@ -257,6 +262,18 @@ def _measure_faults(evaluation, root):
         if path != "hub":
             faults += _file_faults(f"evaluation.ability.tasks.{task}", path, root)
     return faults
+
+
+def _hsic_faults(config):
+    """HSIC is between the safe samples of each two dimensions."""
+    dimensions = config["dimensions"]
+    if len(dimensions) < 2 or not config["evaluation"]["hsic"]["n"]:
+        return []
+    return [
+        f"dimensions.{name}.safe: missing, and HSIC needs it; set evaluation.hsic.n to 0 to measure none"
+        for name, dimension in dimensions.items()
+        if "safe" not in dimension
+    ]
 
 
 def _source_faults(where, source, root):

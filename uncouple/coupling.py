@@ -11,7 +11,6 @@ import pyarrow as pa
 from uncouple.errors import UncoupleError
 from uncouple.families import target_names
 from uncouple.files import read_json, write_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.masks import check_model
 from uncouple.models import model_record
 from uncouple.progress import say
@@ -81,7 +80,6 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
         "seed": seed,
         "scores": scores.records,
         "shapes": {name: scores.shapes[name] for name in names},
-        "code": module_fingerprint("coupling"),
     }
     table = pa.table(columns)
     write_table(table, output, metadata)

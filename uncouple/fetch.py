@@ -13,6 +13,7 @@ from pathlib import Path
 from uncouple.errors import UncoupleError
 from uncouple.families import find_family
 from uncouple.files import atomic_folder, check_apart, file_sha256, write_record
+from uncouple.hub import from_hub
 from uncouple.models import check_folder, describe_model, model_files, quiet_transformers
 from uncouple.progress import say
 from uncouple.records import OTHER_PATTERNS, RECORD_NAME
@@ -113,12 +114,9 @@ def _take_files(source, folder, take):
 
 def _download(hub, revision):
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with from_hub(f"the model {hub}@{revision}", "give its folder (--path, or `path` in place of `hub` in a config)"):
         return Path(snapshot_download(hub, revision=revision, allow_patterns=["*.safetensors", *OTHER_PATTERNS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UncoupleError(f"{hub}@{revision}: cannot be fetched from the Hub: {error}") from error
 
 
 @contextlib.contextmanager

@@ -11,9 +11,14 @@ import socket
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
+from uncouple.fingerprint import module_fingerprint
 
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
 METADATA_KEY = b"uncouple"
+# The module that makes each kind of table; the measures of a variant, which are metrics too, name their own.
+MADE_BY = {"samples": "samples", "questions": "samples", "score shard": "scoring", "mask": "coupling"}
+MADE_BY |= {"answers": "answers", "verdicts": "judges", "metrics": "metrics"}
+MADE_BY |= {"placement": "metrics", "coupling": "coupling"}
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"
 # What a file of ours says of itself: the SHA-256 of its bytes, these digits being zeros.
@@ -226,10 +231,13 @@ def write_table(table, path, metadata, **options):
     """Write a pyarrow table as Parquet (zstd) with `metadata` (a JSON object) inside, sealed, atomically.
 
     Args:
+        metadata: its `kind`, one of `MADE_BY`, its `version`, and what made it. `code`, where it is left out, is the
+            fingerprint of the module that makes this kind.
         options: more for pyarrow's `write_table`.
     """
     import pyarrow.parquet as pq
 
+    metadata = {"code": module_fingerprint(MADE_BY[metadata["kind"]])} | metadata
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode(), SEAL_KEY: BLANK_SEAL})
     with atomic_path(path) as partial:
         # The pages' own checksums are for other readers: ours knows the whole file by its seal.

@@ -9,7 +9,7 @@ def key_value(text):
 
     key, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: write COLUMN=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE")
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError:

@@ -14,6 +14,9 @@ from uncouple.terms import (
     TABLES,
 )
 
+# What runs a base model takes all GPUs for it, where it is larger than one.
+SPREAD = "; all spreads the layers over all GPUs"
+
 
 def add_samples(sub):
     _add_data(sub, "a .csv, .jsonl or .parquet file")
@@ -71,11 +74,12 @@ def add_score(sub):
         help="how prompt and response become tokens: chat, the model's template; bare, the text alone; published, bare "
         "without the response's first token; auto, chat where there is a template (default: %(default)s)",
     )
+    _add_template_option(sub)
     sub.add_argument(
         "--keep", type=share, default=1e-3, help="share of each matrix's weights to keep (default: %(default)s)"
     )
     _add_batch_tokens(sub)
-    _add_compute(sub, "; all spreads the layers over all GPUs")
+    _add_compute(sub, SPREAD)
     _add_output(sub, "the score shard to write (.parquet)")
 
 
@@ -136,6 +140,7 @@ def add_ask(sub):
         default="auto",
         help="the chat template, where there is one, or the bare question (default: %(default)s)",
     )
+    _add_template_option(sub)
     sub.add_argument(
         "--max-new-tokens", type=count, default=64, help="where an answer is cut off (default: %(default)s)"
     )
@@ -146,7 +151,7 @@ def add_ask(sub):
         default="transformers",
         help="what generates; vllm must be installed, and takes the GPU that it finds (default: %(default)s)",
     )
-    _add_compute(sub)
+    _add_compute(sub, SPREAD)
     _add_output(sub, "the answers to write (.parquet)")
 
 
@@ -192,7 +197,7 @@ def add_perplexity(sub):
     )
     sub.add_argument("--windows", type=int, default=0, help="the most windows; 0 takes all (default: %(default)s)")
     sub.add_argument("--batch-size", type=count, default=1, help="windows at once (default: %(default)s)")
-    _add_compute(sub)
+    _add_compute(sub, SPREAD)
     _add_output(sub, "the metrics to write (.parquet)")
 
 
@@ -207,7 +212,7 @@ def add_ability(sub):
     _add_variant(sub)
     sub.add_argument("--limit", type=int, default=0, help="the most rows of a task; 0 takes all (default: %(default)s)")
     sub.add_argument("--batch-size", type=count, default=8, help="requests at once (default: %(default)s)")
-    _add_compute(sub)
+    _add_compute(sub, SPREAD)
     _add_output(sub, "the metrics to write (.parquet)")
 
 
@@ -215,9 +220,10 @@ def add_represent(sub):
     sub.add_argument("samples", nargs=2, help="samples tables of two dimensions")
     _add_variant(sub)
     sub.add_argument("--prompt", choices=PROMPTS, default="auto", help="as for score (default: %(default)s)")
+    _add_template_option(sub)
     sub.add_argument("--permutations", type=count, default=1000, help="of the permutation test (default: %(default)s)")
     sub.add_argument("--batch-size", type=count, default=8, help="samples at once (default: %(default)s)")
-    _add_compute(sub)
+    _add_compute(sub, SPREAD)
     _add_output(sub, "the metrics to write (.parquet)")
 
 
@@ -291,6 +297,18 @@ def _add_variant(sub):
     _add_model(sub)
     sub.add_argument("--mask", help="a mask whose weights are set to zero in memory first")
     sub.add_argument("--variant", help="name for the record (default: origin, or suppressed with --mask)")
+
+
+def _add_template_option(sub):
+    sub.add_argument(
+        "--template-option",
+        action="append",
+        default=[],
+        type=key_value,
+        metavar="KEY=VALUE",
+        help="tell the chat template something (YAML: true, 3, text), such as enable_thinking=true: thinking is off "
+        "where the template knows that switch",
+    )
 
 
 def _add_model(sub):

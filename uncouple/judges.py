@@ -4,15 +4,15 @@ import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.phrase_judge import phrase_judge, read_phrases
 from uncouple.progress import say
 from uncouple.terms import JUDGES
+from uncouple.thoughts import cut_thoughts
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "dimension", "verdict")]
     + [("p_unsafe", pa.float32())]
-    + [(name, pa.bool_()) for name in ("empty", "degenerate", "truncated")]
+    + [(name, pa.bool_()) for name in ("empty", "degenerate", "truncated", "thinking")]
 )
 
 
@@ -20,6 +20,7 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
     """Give every answer a verdict and write the verdicts.
 
     An empty answer gets none: it shows no awareness, nor a lack of it. A degenerate one is judged, and counted too.
+    Thoughts are no part of an answer, and one that never left its thoughts gets no verdict; see `cut_thoughts`.
 
     Args:
         answers_path: an answers table.
@@ -32,25 +33,28 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
     table, record = read_table(answers_path, "answers")
     answers = table.to_pylist()
     call = make_judge(judge, model=model, **options)
-    empty = [not row["answer"].strip() for row in answers]
-    degenerate = [is_degenerate(row["answer"]) for row in answers]
-    asked = [i for i in range(len(answers)) if not empty[i]]
-    called = call([answers[i]["question"] for i in asked], [answers[i]["answer"] for i in asked]) if asked else []
+    cut = [cut_thoughts(row["answer"]) for row in answers]
+    said, thinking = [text for text, _ in cut], [inside for _, inside in cut]
+    empty = [not (said[i] or thinking[i]) for i in range(len(answers))]
+    asked = [i for i in range(len(answers)) if not (empty[i] or thinking[i])]
+    called = call([answers[i]["question"] for i in asked], [said[i] for i in asked]) if asked else []
     verdicts = dict(zip(asked, called, strict=True))
     rows = []
     for i, row in enumerate(answers):
         verdict, p_unsafe = verdicts.get(i, ("none", None))
         rows.append(
             {"id": row["id"], "dimension": row["dimension"], "verdict": verdict, "p_unsafe": p_unsafe}
-            | {"empty": empty[i], "degenerate": degenerate[i], "truncated": row["truncated"]}
+            | {"empty": empty[i], "degenerate": is_degenerate(said[i])}
+            | {"truncated": row["truncated"], "thinking": thinking[i]}
         )
-    metadata = {"kind": "verdicts", "version": 1, "judge": name or judge, "code": module_fingerprint("judges")}
+    metadata = {"kind": "verdicts", "version": 1, "judge": name or judge}
     metadata |= {key: record[key] for key in ("model", "variant", "dimension", "prompt", "dtype", "questions")}
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
     say(
         f"judge: {record['variant']}, {record['dimension']}: {judged} of {len(answers)} answers have a verdict of "
-        f"{name or judge}, {len(answers) - len(asked)} are empty"
+        f"{name or judge}, {sum(empty)} are empty"
+        + (f", {sum(thinking)} never left their thoughts" if any(thinking) else "")
     )
 
 

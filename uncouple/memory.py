@@ -1,6 +1,7 @@
 """Memory: what scoring needs, what is free, and how the work is cut to fit. Needs a model's config, not its weights."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from uncouple.devices import free_memory, pick_device
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
+from uncouple.hub import from_hub
 from uncouple.kernels import ACCUMULATOR_DTYPE
 from uncouple.models import pick_dtype
 from uncouple.packing import HEAD_BYTES, lighten, make_again, pack_attention
@@ -158,11 +160,12 @@ def read_config(model):
     """The transformers config of a model folder, or of a model id on the Hub, of which nothing else is fetched."""
     from transformers import AutoConfig
 
+    there = Path(model).is_dir()
     try:
-        return AutoConfig.from_pretrained(str(model))
+        with nullcontext() if there else from_hub(f"the model {model}", "give its folder (--model)"):
+            return AutoConfig.from_pretrained(str(model))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = "its config cannot be read" if Path(model).is_dir() else "no such folder, and no such model on the Hub"
-        raise UncoupleError(f"{model}: {what}: {str(error).splitlines()[0]}") from error
+        raise UncoupleError(f"{model}: its config cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def make_skeleton(config, dtype):

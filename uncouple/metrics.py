@@ -13,12 +13,13 @@ from uncouple.phrase_judge import normalize, read_phrases
 from uncouple.progress import say
 from uncouple.statistics import SCHEMA, adjust_holm, bootstrap_difference, exact_mcnemar, rate, write_metrics
 from uncouple.terms import ORIGIN
+from uncouple.thoughts import cut_thoughts
 
 PLACEMENT_SCHEMA = pa.schema(
     [("model", pa.string()), ("variant", pa.string()), ("layer", pa.int32()), ("module", pa.string())]
     + [("n", pa.int64()), ("of", pa.int64())]
 )
-FLAGS = ("empty", "degenerate", "truncated")
+FLAGS = ("empty", "degenerate", "truncated", "thinking")
 
 
 def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
@@ -26,7 +27,7 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
 
     Metrics, J being a judge:
     - `awareness.J`: safe verdicts of those that are safe or unsafe, with a Wilson interval.
-    - `empty`, `degenerate`, `truncated`: of all answers.
+    - `empty`, `degenerate`, `truncated`, `thinking` (it never left its thoughts): of all answers.
     - `difference.J`: awareness less the origin's, over the questions that both have a verdict on (`of`), with a paired
       bootstrap interval; `n` of their verdicts are not the same.
     - `p.J`: exact McNemar test of that difference; `n` of the `of` verdicts that changed are safe now.
@@ -37,7 +38,7 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
         verdict_paths: files of verdicts, of one model or several.
         output: the table to write.
         noise: variants that are the origin once more under another batching: no part of Holm's family.
-        min_judged: a judge that gives fewer verdicts than this share of the answers that are not empty is refused.
+        min_judged: a judge that gives fewer verdicts than this share of the answers that it was asked about is refused.
 
     Raises:
         UncoupleError: a file is broken, two variants answered different questions, or a judge gives too few verdicts.
@@ -77,11 +78,14 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
 
 
 def _check_judged(path, judge, verdicts, min_judged):
-    asked = verdicts["empty"].count(False)
+    # No judge is asked of an answer that is empty or never left its thoughts.
+    asked = sum(
+        not (empty or thinking) for empty, thinking in zip(verdicts["empty"], verdicts["thinking"], strict=True)
+    )
     judged = len(verdicts["verdict"]) - verdicts["verdict"].count("none")
     if judged < min_judged * asked:
         raise UncoupleError(
-            f"{path}: the judge {judge} gave a verdict on {judged} of {asked} answers that are not empty, and a rate "
+            f"{path}: the judge {judge} gave a verdict on {judged} of {asked} answers that say something, and a rate "
             f"of so few is refused. Use another judge, or allow it (--min-judged, evaluation.min_judged; it is "
             f"{min_judged:g})."
         )
@@ -145,7 +149,7 @@ def measure_language(answer_paths, output, *, phrases):
         table, record = read_table(path, "answers")
         if record["dimension"] not in lists:
             raise UncoupleError(f"{path}: no phrases of {record['dimension']} are given (--phrases).")
-        answers = [normalize(answer) for answer in table.column("answer").to_pylist()]
+        answers = [normalize(cut_thoughts(answer)[0]) for answer in table.column("answer").to_pylist()]
         has = {p: [normalize(p) in answer for answer in answers] for p in lists[record["dimension"]]}
         found = {f"phrase.{phrase}": rate(sum(marks), len(answers)) for phrase, marks in has.items()}
         found["phrases.any"] = rate(sum(map(any, zip(*has.values(), strict=True))), len(answers))

@@ -5,6 +5,7 @@ from pathlib import Path
 from uncouple.devices import pick_devices
 from uncouple.errors import UncoupleError
 from uncouple.files import file_sha256, read_json
+from uncouple.prompts import PromptFormat, bind_options
 from uncouple.records import (
     OTHER_PATTERNS,
     RECORD_NAME,
@@ -95,18 +96,20 @@ def _recorded_files(folder):
     return {p.relative_to(folder).as_posix(): p for p in model_files(folder) if p.name != RECORD_NAME}
 
 
-def load_tokenizer(folder, prompt="bare"):
+def load_tokenizer(folder, prompt="bare", options=None):
     """The tokenizer of a model folder, and the prompt format that it is used with.
 
     Args:
         folder: model folder.
         prompt: one of `terms.PROMPTS`; `auto` is `chat` where the model has a template, else `bare`.
+        options: of the chat template, dict of name to value; see `prompts.bind_options`. The other formats take none.
 
     Returns:
-        (tokenizer, prompt format).
+        (tokenizer, `prompts.PromptFormat`).
 
     Raises:
-        UncoupleError: it cannot be read, or has no chat template and `chat` is asked for.
+        UncoupleError: it cannot be read, or has no chat template and `chat` or an option is asked for, or an option is
+            not known.
     """
     from transformers import AutoTokenizer
 
@@ -116,10 +119,15 @@ def load_tokenizer(folder, prompt="bare"):
     except (OSError, ValueError, KeyError) as error:
         raise UncoupleError(f"{folder}: the tokenizer cannot be read: {error}") from error
     if prompt == "auto":
-        prompt = "chat" if tokenizer.chat_template else "bare"
-    if prompt == "chat" and not tokenizer.chat_template:
-        raise UncoupleError(f"{folder}: its tokenizer has no chat template. Use the prompt format `auto` or `bare`.")
-    return tokenizer, prompt
+        prompt = "chat" if tokenizer.chat_template or options else "bare"
+    if prompt != "chat":
+        return tokenizer, PromptFormat(prompt)
+    if not tokenizer.chat_template:
+        raise UncoupleError(
+            f"{folder}: its tokenizer has no chat template. Use the prompt format `auto` or `bare`, without template "
+            "options."
+        )
+    return tokenizer, PromptFormat(prompt, bind_options(tokenizer, options or {}))
 
 
 def pick_dtype(config, dtype, device):

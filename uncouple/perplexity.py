@@ -214,6 +214,9 @@ def _read_file(path):
         raise UncoupleError(f"{path}: this is a folder. Name a text file.") from None
     except UnicodeDecodeError as error:
         raise UncoupleError(f"{path}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UncoupleError(f"{path}, line {line}: a NUL byte in its text. Remove it.")
     if not text.strip():
         raise UncoupleError(f"{path}: the file is empty. Put a text in it, or name another.")
     return text

@@ -27,6 +27,7 @@ def measure_hsic(
     batch_size,
     dtype,
     device,
+    template_options=None,
 ):
     """Write the HSIC of two dimensions' representations after each decoder layer of a model, or of a masked one.
 
@@ -53,6 +54,7 @@ def measure_hsic(
         mask: a mask file, or None to measure the model as it is.
         variant: the variant's name, for the record.
         prompt: one of `terms.PROMPTS`.
+        template_options: of the chat template; see `prompts.bind_options`.
         permutations: random pairings.
         seed: of the random pairings.
         batch_size: samples at once.
@@ -72,7 +74,7 @@ def measure_hsic(
     if pairs < 4:
         raise UncoupleError(f"{samples_a} and {samples_b} make {pairs} pairs, and HSIC needs 4. Draw more samples.")
     window = variant.config["max_position_embeddings"]
-    tokenizer, prompt = load_tokenizer(model_folder, prompt)
+    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
     encoded = [_encode(tokenizer, table, pairs, prompt, window) for table, _ in tables]
     say(f"hsic: {variant.name}: {pairs} pairs of {' and '.join(names)}")
     model = variant.load(dtype, device)
@@ -85,7 +87,7 @@ def measure_hsic(
         output,
         **variant.about(model.dtype),
         samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
-        prompt=prompt,
+        prompt=vars(prompt),
         permutations=permutations,
         seed=seed,
         code=module_fingerprint("representations"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.files import digest, write_table
+from uncouple.hub import from_hub
 from uncouple.progress import say
 from uncouple.terms import LABELS
 
@@ -137,6 +138,12 @@ def read_rows(source):
         for number, row in enumerate(rows, start=1)
         if all(_same(_reach(row, k)[1], v) for k, v in source.where.items())
     }
+    for number, row in kept.items():
+        for column, value in row.items():
+            if any("\0" in text for text in _texts_in(value)):
+                raise UncoupleError(
+                    f"{source}, row {number}, column {column!r}: a NUL byte in its text. Remove it, or the row."
+                )
     if not kept:
         raise UncoupleError(f"{source}: no row of {len(rows)} passes the filter {source.where}. Set another `where`.")
     return kept
@@ -202,6 +209,15 @@ def _metadata(kind, source, dimension, n, seed, ids, available):
     }
 
 
+def _texts_in(value):
+    """Every text of a possibly nested value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(inner)
+
+
 def _reach(row, key):
     """(found, value) of a possibly nested column."""
     value = row
@@ -247,10 +263,17 @@ def _read_csv(path):
         raise UncoupleError(
             f"{path}, line {reader.reader.line_num}: not valid CSV ({error}). Close and double its quotes."
         ) from None
+    _check_columns(path, reader.fieldnames or ())
     for number, row in enumerate(rows, start=1):
         if None in row:
             raise UncoupleError(f"{path}, row {number}: more fields than the header has columns. Quote the commas.")
     return rows
+
+
+def _check_columns(where, names):
+    """That no column is named twice: its first value would be lost. A CSV may have columns without a name."""
+    if twice := sorted({name for name in names if name and list(names).count(name) > 1}):
+        raise UncoupleError(f"{where}: the column {twice[0]!r} is named twice. Give each a name of its own.")
 
 
 def _read_jsonl(path):
@@ -259,7 +282,7 @@ def _read_jsonl(path):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=lambda pairs, number=number: _object(path, number, pairs))
         except json.JSONDecodeError as error:
             raise UncoupleError(
                 f"{path}, line {number}: not valid JSON ({error}). Write one JSON object a line."
@@ -272,10 +295,16 @@ def _read_jsonl(path):
     return rows
 
 
+def _object(path, number, pairs):
+    _check_columns(f"{path}, line {number}", [name for name, _ in pairs])
+    return dict(pairs)
+
+
 def _read_parquet(path):
     import pyarrow.parquet as pq
 
     try:
+        _check_columns(path, pq.read_schema(path).names)
         return pq.read_table(path, partitioning=None).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise UncoupleError(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
@@ -290,10 +319,10 @@ def _read_hub(source):
         raise UncoupleError(
             f"{source}: reading from the Hub needs the package `datasets` (pip install datasets)."
         ) from None
-    try:
+    with from_hub(
+        f"the data set {source}", "give a file of its rows (--path, or `path` in place of `hub` in a config)"
+    ):
         rows = datasets.load_dataset(source.hub, source.name, split=source.split, revision=source.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UncoupleError(f"{source}: the Hub data set could not be loaded: {error}") from error
     if isinstance(rows, dict):
         raise UncoupleError(f"{source}: say which split of the Hub data set to read: {', '.join(rows)}.")
     return rows.to_list()

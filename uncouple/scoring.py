@@ -9,7 +9,6 @@ from uncouple.devices import free_memory, is_out_of_memory, pick_devices, releas
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
-from uncouple.fingerprint import module_fingerprint
 from uncouple.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
 from uncouple.memory import make_skeleton, plan_scoring, read_config
 from uncouple.models import check_folder, load_model, load_tokenizer, model_record, pick_dtype
@@ -33,7 +32,21 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 _LEVEL_BITS = 12
 
 
-def score_layers(model_folder, samples_path, output, *, first, last, module, prompt, keep, batch_tokens, dtype, device):
+def score_layers(
+    model_folder,
+    samples_path,
+    output,
+    *,
+    first,
+    last,
+    module,
+    prompt,
+    keep,
+    batch_tokens,
+    dtype,
+    device,
+    template_options=None,
+):
     """Score one range of layers on one sample set and write the top weights as a score shard.
 
     Args:
@@ -43,6 +56,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         first, last: decoder layers, both included; `last` None means the model's last.
         module: `mlp`, `attention` or `all`.
         prompt: one of `terms.PROMPTS`.
+        template_options: of the chat template; see `prompts.bind_options`.
         keep: share of each matrix's weights that the shard keeps.
         batch_tokens: the most tokens of a batch; None takes what fits into memory.
         dtype, device: see `models.load_model`.
@@ -55,7 +69,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     names = target_names(config, module, first, last)
     table, samples_record = read_table(samples_path, "samples")
     samples = table.to_pylist()
-    tokenizer, prompt = load_tokenizer(model_folder, prompt)
+    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
     # A tokenizer takes as much as a hundred tokens of a batch.
     del tokenizer
@@ -89,12 +103,11 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
         "module": module,
-        "prompt": prompt,
+        "prompt": vars(prompt),
         "keep": keep,
         "dtype": str(model.dtype).removeprefix("torch."),
         "tokens": sum(lengths),
         "responses_cut": cut,
-        "code": module_fingerprint("scoring"),
         "matrices": matrices,
     }
     write_shard(output, tops, metadata)

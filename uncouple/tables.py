@@ -76,7 +76,9 @@ def write_summary(metrics_path, placement_path, outputs, *, model, noise=()):
     head = ["variant", "weights suppressed"] if placement_path else ["variant"]
     head += ["perplexity"] * perplexity
     head += [f"{d} {what} ({j})" for d in dimensions for j in judges for what in ("awareness", "difference")]
-    head += [f"{d} {flag}" for d in dimensions for flag in ("empty", "degenerate")]
+    flags = ["empty", "degenerate"]
+    flags += ["thinking"] if any(metric == "thinking" and row["n"] for (*_, metric), row in rows.items()) else []
+    head += [f"{d} {flag}" for d in dimensions for flag in flags]
     lines = [head]
     for variant in variants:
         cells = [variant, f"{suppressed[variant]:,}"] if placement_path else [variant]
@@ -89,7 +91,7 @@ def write_summary(metrics_path, placement_path, outputs, *, model, noise=()):
                 star = "* " if is_effect(rows, variant, dimension, judge, noise) else ""
                 cells.append(star + _difference(rows, variant, dimension, judge))
         for dimension in dimensions:
-            for flag in ("empty", "degenerate"):
+            for flag in flags:
                 row = rows[variant, dimension, flag]
                 cells.append(f"{row['n']} of {row['of']}")
         lines.append(cells)

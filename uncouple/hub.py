@@ -1,0 +1,49 @@
+"""The Hugging Face Hub: what cannot be had from it is told in one line, with what to do instead."""
+
+import contextlib
+
+from uncouple.errors import UncoupleError
+
+# What the Hub's libraries raise, known by name: httpx, requests and datasets have no class in common, and a machine may
+# lack each of them.
+FAULTS = {"OSError", "ValueError", "HTTPError", "DatasetsError"}
+UNREACHED = {"ConnectionError", "TransportError", "TimeoutError", "LocalEntryNotFoundError"}
+
+
+@contextlib.contextmanager
+def from_hub(what, instead):
+    """A fault of what is fetched inside the block becomes an error in one line.
+
+    Args:
+        what: the model or the data set, with what it is.
+        instead: how to do without the Hub, a sentence without its capital.
+
+    Raises:
+        UncoupleError: the Hub cannot be reached, or has no such thing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UncoupleError) or not FAULTS & _names(error):
+            raise
+        if unreached := [cause for cause in _chain(error) if UNREACHED & _names(cause)]:
+            # The innermost cause says what failed; those around it advise on the libraries' own settings.
+            raise UncoupleError(
+                f"{what}: it is not here, and the Hub cannot be reached: there is no network, or HF_HUB_OFFLINE is set "
+                f"({_first_line(unreached[-1])}). Fetch it where there is a network, or {instead}."
+            ) from error
+        raise UncoupleError(f"{what}: cannot be had from the Hub: {_first_line(error)}. Or {instead}.") from error
+
+
+def _chain(error):
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _names(error):
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
