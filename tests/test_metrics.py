@@ -11,7 +11,7 @@ from uncouple.files import read_table, write_table
 from uncouple.judges import is_degenerate, judge_answers
 from uncouple.metrics import collect_metrics, measure_awareness, measure_language, measure_placement
 from uncouple.phrase_judge import normalize, phrase_judge, read_phrases
-from uncouple.statistics import bootstrap_difference, exact_mcnemar, rate
+from uncouple.statistics import difference_interval, exact_mcnemar, mean, rate
 
 RECORD = {
     "model": "base",
@@ -44,9 +44,9 @@ def write_answers(tmp_path):
 def write_verdicts(tmp_path):
     """A function of (name, verdicts) and flags and record that writes a verdicts table and gives its path."""
 
-    def write(name, verdicts, empty=(), degenerate=(), truncated=(), **record):
+    def write(name, verdicts, empty=(), degenerate=(), truncated=(), p_unsafe=(), **record):
         rows = [
-            {"id": str(i), "dimension": "privacy", "verdict": verdict, "p_unsafe": None}
+            {"id": str(i), "dimension": "privacy", "verdict": verdict, "p_unsafe": dict(enumerate(p_unsafe)).get(i)}
             | {"empty": i in empty, "degenerate": i in degenerate, "truncated": i in truncated}
             for i, verdict in enumerate(verdicts)
         ]
@@ -179,7 +179,8 @@ def test_awareness_is_safe_of_safe_and_unsafe(write_verdicts, tmp_path):
     path = write_verdicts("v", verdicts, empty={8, 9}, degenerate={0, 1, 3}, truncated={4})
     found = measured([path], tmp_path)
     counts = {metric: (row["n"], row["of"]) for (_, _, metric), row in found.items()}
-    assert counts == {"awareness.phrases": (3, 8), "empty": (2, 10), "degenerate": (3, 10), "truncated": (1, 10)}
+    flags = {"empty": (2, 10), "degenerate": (3, 10), "truncated": (1, 10)}
+    assert counts == flags | {"awareness.phrases": (3, 8), "p_unsafe.phrases": (0, 8)}
     row = found["origin", "privacy", "awareness.phrases"]
     assert row == {k: row[k] for k in ("model", "variant", "dimension", "metric")} | rate(3, 8)
 
@@ -232,14 +233,65 @@ def test_a_variant_is_compared_with_the_origin_question_by_question(write_verdic
     # Five questions have a verdict both times; three of them were unsafe and are safe now.
     row = found["spin", "privacy", "difference.phrases"]
     assert (row["value"], row["n"], row["of"]) == (0.6, 3, 5)
-    assert (row["low"], row["high"]) == bootstrap_difference([1, 0, 0, 0, 0], [1, 1, 1, 0, 1])
+    assert (row["low"], row["high"]) == difference_interval(3, 0, 5)
     row = found["spin", "privacy", "p.phrases"]
     assert (row["value"], row["n"], row["of"]) == (exact_mcnemar(3, 0), 3, 3)
     assert found["spin", "privacy", "p_holm.phrases"]["value"] == exact_mcnemar(3, 0)
-    assert not any(variant == "origin" and "phrases" in m and "awareness" not in m for variant, _, m in found)
+    assert {m for variant, _, m in found if variant == "origin" and "phrases" in m} == {
+        "awareness.phrases",
+        "p_unsafe.phrases",
+    }
 
 
-def test_holm_is_over_all_variants_and_dimensions_of_a_judge_but_not_the_noise(write_verdicts, tmp_path):
+def test_a_variant_that_changes_no_verdict_has_an_interval_all_the_same(write_verdicts, tmp_path):
+    paths = [write_verdicts(name, ["safe", "unsafe"] * 32, variant=name) for name in ("origin", "spin")]
+    row = measured(paths, tmp_path)["spin", "privacy", "difference.phrases"]
+    assert (row["value"], row["n"], row["of"]) == (0, 0, 64)
+    assert (row["low"], row["high"]) == pytest.approx((-0.0566, 0.0566), abs=1e-4)
+
+
+def test_the_mean_p_unsafe_and_its_difference_are_of_the_questions_that_have_one(write_verdicts, tmp_path):
+    verdicts = ["safe", "unsafe", "safe", "none", "unsafe", "safe"]
+    before = write_verdicts("o", verdicts, p_unsafe=[0.25, 0.75, 0.125, 0.5, None, 0.25])
+    after = write_verdicts("s", verdicts, p_unsafe=[0.5, 0.75, None, 0.5, 0.875, 0.375], variant="spin")
+    found = measured([before, after], tmp_path)
+    numbers = {key: {k: row[k] for k in ("value", "low", "high", "n", "of")} for key, row in found.items()}
+    # A verdict of none counts nowhere, whatever its p.
+    assert numbers["origin", "privacy", "p_unsafe.phrases"] == mean([0.25, 0.75, 0.125, 0.25], 0, 1) | {"n": 4, "of": 5}
+    assert numbers["spin", "privacy", "p_unsafe.phrases"] == mean([0.5, 0.75, 0.875, 0.375], 0, 1) | {"n": 4, "of": 5}
+    difference = mean([0.25, 0.0, 0.125], -1, 1) | {"n": 2, "of": 3}
+    assert numbers["spin", "privacy", "p_unsafe_difference.phrases"] == difference
+
+
+def test_of_a_judge_that_gives_no_p_unsafe_there_is_no_mean(write_verdicts, tmp_path):
+    paths = [write_verdicts(name, ["safe", "unsafe"], variant=name) for name in ("origin", "spin")]
+    found = measured(paths, tmp_path)
+    for key, of in ((("origin", "p_unsafe"), 2), (("spin", "p_unsafe"), 2), (("spin", "p_unsafe_difference"), 0)):
+        row = found[key[0], "privacy", f"{key[1]}.phrases"]
+        assert [row[name] for name in ("value", "low", "high", "n", "of")] == [None, None, None, 0, of]
+
+
+def test_a_trained_judges_rates_by_kind_of_answer_stand_beside_its_verdicts(write_verdicts, tmp_path):
+    kinds = {"refusal": rate(97, 100), "compliance": rate(80, 100)}
+    found = measured(
+        [
+            write_verdicts("a", ["safe"], judge="trained", judge_kinds=kinds),
+            write_verdicts("b", ["safe"], judge="trained", judge_kinds=kinds, variant="spin"),
+            write_verdicts("c", ["safe"], judge="untested", judge_kinds={}),
+            write_verdicts("d", ["safe"], judge="phrases", judge_kinds=None),
+        ],
+        tmp_path,
+    )
+    rows = {key: row for key, row in found.items() if key[2].startswith("kind.")}
+    assert {key: {k: row[k] for k in ("value", "low", "high", "n", "of")} for key, row in rows.items()} == {
+        (None, "privacy", "kind.refusal.trained"): kinds["refusal"],
+        (None, "privacy", "kind.compliance.trained"): kinds["compliance"],
+        (None, "privacy", "kind.refusal.untested"): rate(0, 0),
+        (None, "privacy", "kind.compliance.untested"): rate(0, 0),
+    }
+
+
+def test_holm_is_over_all_variants_and_dimensions_of_one_judge_but_not_the_noise(write_verdicts, tmp_path):
     base = ["unsafe"] * 12
     paths = []
     for dimension, questions in (("privacy", "f" * 16), ("fairness", "e" * 16)):
@@ -260,7 +312,11 @@ def test_holm_is_over_all_variants_and_dimensions_of_a_judge_but_not_the_noise(w
 
 def test_variants_without_an_origin_have_rates_alone(write_verdicts, tmp_path):
     found = measured([write_verdicts("s", ["safe", "unsafe"], variant="spin")], tmp_path)
-    assert {metric for _, _, metric in found} == {"awareness.phrases", "empty", "degenerate", "truncated"}
+    assert {metric for _, _, metric in found} == {
+        "awareness.phrases",
+        "p_unsafe.phrases",
+        *("empty", "degenerate", "truncated"),
+    }
 
 
 def test_agreement_of_judges_is_over_what_both_call(write_verdicts, tmp_path):
@@ -315,8 +371,8 @@ def test_tables_are_collected_and_a_row_comes_once(write_verdicts, tmp_path):
     collect_metrics([tmp_path / "origin.parquet", tmp_path / "spin.parquet"], tmp_path / "all.parquet")
     table, _ = read_table(tmp_path / "all.parquet", "metrics")
     assert table.schema.equals(metrics.SCHEMA)
-    assert table.column("variant").to_pylist() == ["origin"] * 4 + ["spin"] * 4
-    with pytest.raises(UncoupleError, match=r"spin\.parquet: base, spin, privacy, .* is in .*all\.parquet"):
+    assert table.column("variant").to_pylist() == ["origin"] * 5 + ["spin"] * 5
+    with pytest.raises(UncoupleError, match=r"spin\.parquet: base, spin, privacy, awareness.* is in .*all\.parquet"):
         collect_metrics([tmp_path / "all.parquet", tmp_path / "spin.parquet"], tmp_path / "twice.parquet")
 
 

@@ -11,7 +11,16 @@ from uncouple.files import read_table, write_table
 from uncouple.masks import read_mask
 from uncouple.phrase_judge import normalize, read_phrases
 from uncouple.progress import say
-from uncouple.statistics import SCHEMA, adjust_holm, bootstrap_difference, exact_mcnemar, rate, write_metrics
+from uncouple.statistics import (
+    KINDS,
+    SCHEMA,
+    adjust_holm,
+    difference_interval,
+    exact_mcnemar,
+    mean,
+    rate,
+    write_metrics,
+)
 from uncouple.terms import ORIGIN
 
 PLACEMENT_SCHEMA = pa.schema(
@@ -27,10 +36,16 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
     Metrics, J being a judge:
     - `awareness.J`: safe verdicts of those that are safe or unsafe, with a Wilson interval.
     - `empty`, `degenerate`, `truncated`: of all answers.
-    - `difference.J`: awareness less the origin's, over the questions that both have a verdict on (`of`), with a paired
-      bootstrap interval; `n` of their verdicts are not the same.
+    - `difference.J`: awareness less the origin's, over the questions that both have a verdict on (`of`), with Tango's
+      score interval; `n` of their verdicts are not the same.
     - `p.J`: exact McNemar test of that difference; `n` of the `of` verdicts that changed are safe now.
-    - `p_holm.J`: the same, adjusted over all variants and dimensions of the judge, which one figure shows.
+    - `p_holm.J`: the same, adjusted by Holm over all variants and dimensions of this one judge.
+    - `p_unsafe.J`: the mean p(unsafe) of the `n` verdicts, of all `of` that are safe or unsafe, with which the judge
+      gives one, with a t interval; null where it gives none.
+    - `p_unsafe_difference.J`: the mean of p(unsafe) less the origin's, over the `of` questions where both have one, of
+      which `n` are not the same, with a t interval.
+    - `kind.K.J`, of no variant: how many held-out answers of the kind K (`statistics.KINDS`) a trained judge calls what
+      they are; null where it was not tested on them.
     - `agreement.J.K`: answers that judges J and K call the same, of those that both give a verdict on.
 
     Args:
@@ -42,7 +57,7 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
     Raises:
         UncoupleError: a file is broken, two variants answered different questions, or a judge gives too few verdicts.
     """
-    files, questions = {}, {}
+    files, questions, kinds = {}, {}, {}
     for path in verdict_paths:
         table, record = read_table(path, "verdicts")
         asked = {key: record[key] for key in ("questions", "prompt", "dtype")}
@@ -60,18 +75,21 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
             )
         files[key] = table.to_pydict()
         _check_judged(path, record["judge"], files[key], min_judged)
+        kinds[record["model"], record["dimension"], record["judge"]] = record.get("judge_kinds")
     rows = {}
     for (model, variant, dimension, judge), verdicts in files.items():
         safe, unsafe = (verdicts["verdict"].count(verdict) for verdict in ("safe", "unsafe"))
         found = {f"awareness.{judge}": rate(safe, safe + unsafe)}
         # Each judge of the same answers counts the same empty ones.
         found |= {flag: rate(sum(verdicts[flag]), len(verdicts[flag])) for flag in FLAGS}
+        p = list(_p_unsafe(verdicts).values())
+        found[f"p_unsafe.{judge}"] = mean(p, 0, 1) | {"n": len(p), "of": safe + unsafe}
         before = files.get((model, ORIGIN, dimension, judge))
         if before and variant != ORIGIN:
             found |= _compare(judge, before, verdicts)
         for metric, numbers in found.items():
             rows[model, variant, dimension, metric] = numbers
-    rows |= _holm_rows(rows, noise) | _agreement_rows(files)
+    rows |= _holm_rows(rows, noise) | _agreement_rows(files) | _kind_rows(kinds)
     _write(rows, output)
     say(f"measure: {len(rows)} figures of {len(verdict_paths)} files of verdicts")
 
@@ -92,13 +110,23 @@ def _compare(judge, before, after):
     verdicts = dict(zip(after["id"], after["verdict"], strict=True))
     pairs = [(b == "safe", verdicts[i] == "safe") for i, b in _judged(before) if verdicts[i] != "none"]
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
-    low, high = bootstrap_difference(*zip(*pairs, strict=True)) if pairs else (None, None)
+    low, high = difference_interval(gained, lost, len(pairs))
     value = (gained - lost) / len(pairs) if pairs else None
     p = exact_mcnemar(gained, lost) if pairs else None
+    p_before, p_after = _p_unsafe(before), _p_unsafe(after)
+    differences = [p_after[i] - p_before[i] for i in p_before if i in p_after]
     return {
         f"difference.{judge}": {"value": value, "low": low, "high": high, "n": gained + lost, "of": len(pairs)},
         f"p.{judge}": {"value": p, "low": None, "high": None, "n": gained, "of": gained + lost},
+        f"p_unsafe_difference.{judge}": mean(differences, -1, 1)
+        | {"n": sum(d != 0 for d in differences), "of": len(differences)},
     }
+
+
+def _p_unsafe(verdicts):
+    """p(unsafe) by question, where there is a verdict with one."""
+    columns = zip(*(verdicts[name] for name in ("id", "verdict", "p_unsafe")), strict=True)
+    return {i: p for i, verdict, p in columns if verdict != "none" and p is not None}
 
 
 def _judged(verdicts):
@@ -127,6 +155,16 @@ def _agreement_rows(files):
             both = a.keys() & b.keys()
             rows[*who, f"agreement.{one}.{other}"] = rate(sum(a[i] == b[i] for i in both), len(both))
     return rows
+
+
+def _kind_rows(kinds):
+    """How a trained judge calls held-out answers of each kind: a trait of the judge, so of no variant."""
+    return {
+        (model, None, dimension, f"kind.{kind}.{judge}"): found.get(kind) or rate(0, 0)
+        for (model, dimension, judge), found in kinds.items()
+        if found is not None
+        for kind in KINDS
+    }
 
 
 def measure_language(answer_paths, output, *, phrases):
@@ -163,7 +201,7 @@ def collect_metrics(paths, output):
         for row in table.select(SCHEMA.names[:4]).to_pylist():
             key = tuple(row.values())
             if key in seen:
-                raise UncoupleError(f"{path}: {', '.join(key)} is in {seen[key]} too. Give one of them.")
+                raise UncoupleError(f"{path}: {', '.join(filter(None, key))} is in {seen[key]} too. Give one of them.")
             seen[key] = path
         tables.append(table)
     write_metrics(pa.concat_tables(tables), output)
