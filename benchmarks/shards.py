@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.coupling import make_mask  # noqa: E402
 from uncouple.families import target_names  # noqa: E402
+from uncouple.files import write_record  # noqa: E402
 from uncouple.models import model_record  # noqa: E402
+from uncouple.records import RECORD_NAME, SETTLED_NS  # noqa: E402
 from uncouple.shards import read_scores, top_count, write_shard  # noqa: E402
 
 CONFIG = {"model_type": "qwen2", "num_hidden_layers": 28, "max_position_embeddings": 32768}
@@ -50,7 +53,7 @@ def make_model(folder, names):
         file.truncate(8 + len(text) + end)
 
 
-def make_shards(folder, names, keep, layers_per_shard, fingerprint):
+def make_shards(folder, names, keep, layers_per_shard, record):
     """Shards of three sample sets, half of whose top weights they have in common, as real sets do."""
     generator = np.random.default_rng(0)
     paths, common = [], {}
@@ -69,7 +72,7 @@ def make_shards(folder, names, keep, layers_per_shard, fingerprint):
                 matrices[name] = {"shape": [rows, columns], "sum": 1.0, "quantiles": {"0.5": 0.5}}
             paths.append(folder / f"{dimension}-{first}.parquet")
             metadata = {
-                "model": {"name": "7B", "source": {}, "fingerprint": fingerprint},
+                "model": {"name": "7B", "source": {}} | {key: record[key] for key in ("fingerprint", "tokenizer")},
                 "samples": {"dimension": dimension, "label": "safe", "n": 128, "seed": 0},
                 "layers": [first, last],
                 "module": "all",
@@ -98,9 +101,11 @@ def main():
         folder = Path(scratch)
         make_model(folder / "model", names)
         record, _ = stopwatch("cpu", model_record, folder / "model")
-        # What fetch leaves behind, so that the files are not hashed again.
-        (folder / "model" / "uncouple.json").write_text(json.dumps(record))
-        paths = make_shards(folder, names, arguments.keep, arguments.layers_per_shard, record["fingerprint"])
+        # What fetch and the first step after it leave behind, so that the files are not hashed again.
+        write_record(folder / "model" / RECORD_NAME, record)
+        time.sleep(SETTLED_NS / 1e9)
+        model_record(folder / "model")
+        paths = make_shards(folder, names, arguments.keep, arguments.layers_per_shard, record)
         size = sum(path.stat().st_size for path in paths)
         _, seconds = stopwatch("cpu", read_scores, paths, ["fairness", "privacy"])
         print(

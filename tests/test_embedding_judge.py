@@ -30,7 +30,7 @@ from uncouple.embedding_judge import (
 )
 from uncouple.errors import UncoupleError
 from uncouple.fetch import fetch_encoder
-from uncouple.files import file_sha256, read_json
+from uncouple.files import file_sha256, read_json, write_json, write_record
 from uncouple.models import model_record
 from uncouple.samples import Source, make_samples, read_rows
 
@@ -276,7 +276,7 @@ def test_the_threshold_of_the_file_decides(encoder, toy, tmp_path):
     judge = read_json(tmp_path / "judge.json")
     ((_, p),) = embedding_judge(tmp_path / "judge.json", encoder)(["Who?"], ["No."])
     for threshold, verdict in ((p, "unsafe"), (np.nextafter(p, 1), "safe")):
-        (tmp_path / "judge.json").write_text(json.dumps(judge | {"threshold": float(threshold)}))
+        write_record(tmp_path / "judge.json", judge | {"threshold": float(threshold)})
         assert embedding_judge(tmp_path / "judge.json", encoder)(["Who?"], ["No."]) == [(verdict, p)]
 
 
@@ -458,17 +458,17 @@ def test_a_judge_is_used_with_its_own_encoder_alone(encoder, toy, copy, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("write", "value", "said"),
     [
-        (None, "no such judge"),
-        ("{", "not valid JSON"),
-        ("[]", "not a judge"),
-        ('{"kind": "judge", "version": 2}', "not a"),
+        (None, None, "no such file; a file of kind `judge`"),
+        (write_json, [], "none that Uncouple wrote"),
+        (write_record, {"kind": "model", "version": 1}, "one of kind `model`"),
+        (write_record, {"kind": "judge", "version": 2}, "judge of format version 2.* reads version 1"),
     ],
 )
-def test_a_file_that_is_no_judge_is_refused(encoder, tmp_path, content, said):
-    if content is not None:
-        (tmp_path / "judge.json").write_text(content)
+def test_a_file_that_is_no_judge_is_refused(encoder, tmp_path, write, value, said):
+    if write:
+        write(tmp_path / "judge.json", value)
     with pytest.raises(UncoupleError, match=f"judge.json: .*{said}"):
         embedding_judge(tmp_path / "judge.json", encoder)
 

@@ -15,7 +15,7 @@ from uncouple.figures import (
     draw_language,
     draw_placement,
 )
-from uncouple.files import write_json, write_table
+from uncouple.files import write_record, write_table
 from uncouple.metrics import PLACEMENT_SCHEMA, SCHEMA
 from uncouple.statistics import rate
 from uncouple.tables import is_effect, write_examples, write_selections, write_summary
@@ -332,8 +332,8 @@ def test_a_judges_figure_shows_what_it_is_worth(tmp_path):
         "held_out": figures,
         "test": other,
     }
-    write_json(tmp_path / "p.json", judge)
-    write_json(tmp_path / "f.json", judge | {"dimension": "fairness", "test": None})
+    write_record(tmp_path / "p.json", judge)
+    write_record(tmp_path / "f.json", judge | {"dimension": "fairness", "test": None})
     draw_judge([tmp_path / "p.json", tmp_path / "f.json"], [tmp_path / "j.svg"], style=STYLE)
     text = words(tmp_path / "j.svg")
     for word in ("0.86 (0.80 to 0.90)", "other origin: AUROC 0.66", "accuracy 80.0%, 80 of 100", "fairness", ">39<"):

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -151,10 +150,18 @@ def test_a_fault_before_anything_is_written_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path):
+def test_a_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path, monkeypatch):
     fill_folder(tmp_path / "folder", a="old")
-    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "folder", replace=True) as partial:
-        shutil.rmtree(partial)
+    rename = os.rename
+
+    def refuse_the_new(old, new):
+        if ".partial-" in str(old):
+            raise OSError(errno.EIO, "input/output")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse_the_new)
+    with pytest.raises(OSError, match="input/output"):
+        fill_folder(tmp_path / "folder", a="new")
     assert names(tmp_path) == ["folder"]
     assert (tmp_path / "folder/a").read_text() == "old"
 
@@ -202,6 +209,83 @@ def test_what_a_killed_run_left_does_not_stop_one_with_the_same_process_number(t
         fill(again, a="new")
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == [FOLDER_MARKER, "a"]
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What is written to the disk and renamed, in order, by name."""
+    found, fsync, replace, rename = [], os.fsync, os.replace, os.rename
+
+    def record_fsync(number):
+        found.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{number}"))))
+        fsync(number)
+
+    def record(act):
+        def call(old, new):
+            found.append(("rename", os.path.basename(new)))
+            act(old, new)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record(replace))
+    monkeypatch.setattr(os, "rename", record(rename))
+    return found
+
+
+def kinds(events):
+    """Events with what stands beside a name called by the name."""
+    return [(act, name.removeprefix(".").partition(".partial-")[0].partition(".old-")[0]) for act, name in events]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name_and_the_name_after(tmp_path, events):
+    with atomic_path(tmp_path / "file.txt") as partial:
+        partial.write_text("whole")
+    assert kinds(events) == [("sync", "file.txt"), ("rename", "file.txt"), ("sync", tmp_path.name)]
+    assert ".partial-" in events[0][1]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_each_file_of_a_folder_is_on_the_disk_once_before_the_folder_takes_its_name(tmp_path, events, again):
+    (tmp_path / "elsewhere").write_text("the user's")
+    if again:
+        fill_folder(tmp_path / "folder", a="old")
+        del events[:]
+    with atomic_folder(tmp_path / "folder", replace=True) as partial:
+        fill(partial / "deep", a="1", b="2")
+        (partial / "link").symlink_to(tmp_path / "elsewhere")
+    first = kinds(events).index(("rename", "folder"))
+    on_disk = [("sync", name) for name in ("a", "b", "deep", "folder", FOLDER_MARKER[1:])]
+    assert sorted(kinds(events)[:first]) == on_disk
+    assert kinds(events)[first:] == [("rename", "folder")] * (1 + again) + [("sync", tmp_path.name)]
+
+
+def test_a_file_system_that_refuses_to_sync_folders_is_put_up_with(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(number):
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_json(tmp_path / "x.json", {})
+    fill_folder(tmp_path / "folder", a="new")
+    assert names(tmp_path) == ["folder", "x.json"]
+
+
+def test_content_that_does_not_reach_the_disk_takes_no_name(tmp_path, monkeypatch):
+    """A file system may say only now that it is full."""
+    write_json(tmp_path / "x.json", {"old": 1})
+
+    def refuse(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UncoupleError, match=r"x\.json: the disk is full"):
+        write_json(tmp_path / "x.json", {"new": 1})
+    assert read_json(tmp_path / "x.json") == {"old": 1}
+    assert names(tmp_path) == ["x.json"]
 
 
 # Disks that cannot be written
@@ -355,7 +439,7 @@ def test_a_table_with_spoilt_data(table_file):
     whole = bytearray(table_file.read_bytes())
     whole[4:400] = bytes(396)
     table_file.write_bytes(whole)
-    with pytest.raises(UncoupleError, match=r"mask\.parquet: not a readable Parquet file"):
+    with pytest.raises(UncoupleError, match=r"mask\.parquet: its bytes are not those that were written.*Delete it and"):
         read_table(table_file, "mask")
 
 

@@ -2,7 +2,6 @@ import json
 import shutil
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TEXTS
@@ -10,7 +9,7 @@ from safetensors.torch import load_file
 
 from uncouple.coupling import count_selected, make_mask
 from uncouple.errors import UncoupleError
-from uncouple.files import METADATA_KEY, read_table
+from uncouple.files import read_table, write_table
 from uncouple.masks import read_mask
 from uncouple.models import model_record
 from uncouple.samples import Source, make_samples
@@ -47,9 +46,8 @@ def shard_paths(model_folder, tmp_path_factory):
 
 def rewrite_metadata(path, target, **changed):
     """A copy of a file of ours with other metadata."""
-    table = pq.read_table(path)
-    metadata = json.loads(table.schema.metadata[METADATA_KEY]) | changed
-    pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)}), target)
+    table, metadata = read_table(path, "score shard")
+    write_table(table, target, metadata | changed)
     return target
 
 

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
-from uncouple.files import FOLDER_MARKER, atomic_folder, check_apart, read_json, write_json
+from uncouple.files import FOLDER_MARKER, atomic_folder, check_apart, read_record, write_record
 from uncouple.masks import read_mask
-from uncouple.models import RECORD_NAME, describe_model, model_files, model_record
+from uncouple.models import describe_model, model_files, model_record
 from uncouple.progress import Progress, say
+from uncouple.records import RECORD_NAME, RECORD_VERSION
 from uncouple.weights import WeightFiles, decode, encode, entry_format
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
@@ -39,15 +40,17 @@ def apply_mask(model_folder, mask_path, output):
         (own / "base").mkdir(parents=True)
         with Progress(sum(path.stat().st_size for path in files) / 1e6, "MB", "apply") as progress:
             for path in files:
-                copy_file(path, (own / "base" if path.name in STANDING_ASIDE else folder) / path.name)
+                copy_file(
+                    path, (own / "base" if path.name in STANDING_ASIDE else folder) / path.relative_to(model_folder)
+                )
                 progress.add(path.stat().st_size / 1e6)
-        write_json(own / "base.json", base)
+        write_record(own / "base.json", base)
         copy_file(mask_path, own / "mask.parquet")
-        write_json(own / "config.json", {k: v for k, v in metadata.items() if k != "shapes"})
+        write_record(own / "config.json", {k: v for k, v in metadata.items() if k != "shapes"})
         count = _write_entries(folder, entries, suppress=True)
         (folder / CARD_NAME).write_text(_model_card(metadata, count), encoding="utf-8")
         # Made last, and what a workflow takes for the checkpoint: the model that this folder now is.
-        write_json(folder / RECORD_NAME, describe_model(folder, output.name, {"variant": metadata["variant"]}))
+        write_record(folder / RECORD_NAME, describe_model(folder, output.name, {"variant": metadata["variant"]}))
     say(f"apply: {output}: {count:,} weights of {len(entries)} matrices set to zero")
 
 
@@ -64,24 +67,25 @@ def restore_base(checkpoint, output):
     entries, metadata = read_mask(own / "mask.parquet")
     check_apart(checkpoint, output)
     with atomic_folder(output) as folder:
-        for path in sorted(p for p in checkpoint.iterdir() if p.is_file()):
+        for path in model_files(checkpoint):
             if path.name not in STANDING_ASIDE:
-                copy_file(path, folder / path.name)
+                copy_file(path, folder / path.relative_to(checkpoint))
         for path in (own / "base").iterdir():
             copy_file(path, folder / path.name)
         _write_entries(folder, entries, suppress=False)
-        base = read_json(own / "base.json", "record of the base")
-        found = describe_model(folder, base["name"], base["source"])
-        if found["fingerprint"] != base["fingerprint"]:
+        base = read_record(own / "base.json", "model", RECORD_VERSION)
+        found = describe_model(folder, base["name"], base["source"])["files"]
+        if differing := [name for name in base["files"] | found if found.get(name) != base["files"].get(name)]:
             raise UncoupleError(
-                f"{checkpoint}: with the mask undone this is not {metadata['model']['name']} (fingerprint "
-                f"{found['fingerprint']}, not {base['fingerprint']}): the checkpoint was changed since it was made."
+                f"{checkpoint}: with the mask undone this is not {base['name']} (its {', '.join(differing)} would be "
+                "another): the checkpoint was changed since it was made. Apply the mask again."
             )
     say(f"restore: {output} is {metadata['model']['name']} again")
 
 
 def copy_file(source, target):
     """Copy a file, sharing its blocks where the file system can; links are followed."""
+    target.parent.mkdir(exist_ok=True)
     with open(source, "rb") as old, open(target, "wb") as new, contextlib.suppress(OSError, ImportError):
         import fcntl
 

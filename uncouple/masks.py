@@ -22,11 +22,13 @@ def read_mask(path, base=None):
 
 
 def check_model(what, made_from, record):
-    if made_from["fingerprint"] != record["fingerprint"]:
-        raise UncoupleError(
-            f"{what}: made from another model ({made_from['name']}, fingerprint {made_from['fingerprint']}) than "
-            f"{record['name']} ({record['fingerprint']}). Make it again from this model."
-        )
+    """That something was made from a model; from its tokenizer and chat template as well, where it says from which."""
+    for key, name in (("fingerprint", "model"), ("tokenizer", "tokenizer or chat template")):
+        if made_from.get(key, record[key]) != record[key]:
+            raise UncoupleError(
+                f"{what}: made from another {name} ({made_from['name']}, fingerprint {made_from[key]}) than "
+                f"{record['name']} ({record[key]}). Make it again from this model."
+            )
 
 
 def suppress_in_memory(model, entries):

@@ -4,14 +4,18 @@ from pathlib import Path
 
 from uncouple.devices import pick_devices
 from uncouple.errors import UncoupleError
-from uncouple.files import digest, file_sha256, read_json
+from uncouple.files import file_sha256, read_json
+from uncouple.records import (
+    OTHER_PATTERNS,
+    RECORD_NAME,
+    RECORD_VERSION,
+    check_files,
+    fingerprints,
+    read_model_record,
+)
 from uncouple.weights import WeightFiles
 
-# What fetch leaves in a model folder: where the model came from and what its files are.
-RECORD_NAME = "uncouple.json"
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-# What belongs to a model besides its weights; no pickle, and no second copy of the weights in another format.
-OTHER_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md")
 
 
 def model_files(folder):
@@ -45,28 +49,28 @@ def check_folder(folder):
 
 
 def model_record(folder):
-    """Who a model folder is: `{name, source, layers, fingerprint, files}`.
+    """Who a model folder is, and that its files are those that its record lists.
 
-    A folder that `fetch` or `apply` made has a record, and its files are trusted while they have the recorded sizes and
-    are not newer than it; else, and in any other folder, they are hashed.
+    A folder that `fetch` or `apply` made has a record, see `records.check_files`; any other is hashed each time.
+
+    Returns:
+        dict of `kind`, `version`, `name`, `source`, `layers`, `files` (dict of each file that `model_files` takes to
+        (size, SHA-256)), and the fingerprints `fingerprint`, `tokenizer` and `generation`, see `records.fingerprints`.
 
     Raises:
-        UncoupleError: not a whole model, or its weights are not those that were fetched.
+        UncoupleError: not a whole model, or a file was changed, removed or added since the record was made.
     """
     folder = Path(folder)
     if not (folder / RECORD_NAME).exists():
         return describe_model(folder, folder.resolve().name, {"path": str(folder)})
+    record = read_model_record(folder)
+    check_files(folder, record["files"])
     check_folder(folder)
-    record = read_json(folder / RECORD_NAME, "model record")
-    written = (folder / RECORD_NAME).stat().st_mtime_ns
-    for name, (size, sha256) in record["files"].items():
-        path = folder / name
-        found = path.stat() if path.exists() else None
-        newer = found and found.st_mtime_ns >= written
-        if not found or found.st_size != size or (newer and file_sha256(path) != sha256):
-            raise UncoupleError(
-                f"{path}: not the file that {RECORD_NAME} records; it was changed since. Fetch it again."
-            )
+    if added := [name for name in _recorded_files(folder) if name not in record["files"]]:
+        raise UncoupleError(
+            f"{folder / added[0]}: {RECORD_NAME} does not list this file; it was added since. Remove it, or fetch "
+            "the folder again."
+        )
     return record
 
 
@@ -80,20 +84,15 @@ def quiet_transformers():
 
 def describe_model(folder, name, source):
     """The record of a model folder, its files hashed afresh; see `model_record`."""
-    folder = Path(folder)
     config = check_folder(folder)
-    files = {}
-    for path in [folder / "config.json", *WeightFiles(folder).paths]:
-        files[path.name] = (path.stat().st_size, file_sha256(path))
-    return {
-        "kind": "model",
-        "version": 1,
-        "name": name,
-        "source": source,
-        "layers": config["num_hidden_layers"],
-        "files": files,
-        "fingerprint": digest(*(f"{n} {sha}" for n, (_, sha) in sorted(files.items()))),
-    }
+    files = {name: [path.stat().st_size, file_sha256(path)] for name, path in _recorded_files(folder).items()}
+    record = {"kind": "model", "version": RECORD_VERSION, "name": name, "source": source}
+    return record | {"layers": config["num_hidden_layers"], "files": files} | fingerprints(files)
+
+
+def _recorded_files(folder):
+    """dict of name in the folder to path: what stands in a record, which is all of the model but the record itself."""
+    return {p.relative_to(folder).as_posix(): p for p in model_files(folder) if p.name != RECORD_NAME}
 
 
 def load_tokenizer(folder, prompt="bare"):

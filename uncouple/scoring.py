@@ -86,7 +86,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         say(f"score: {cut} responses were longer than the model's window and were cut")
     tops, matrices = score_model(model, names, batches, keep, plan.passes)
     metadata = {
-        "model": {k: record[k] for k in ("name", "source", "fingerprint")},
+        "model": {k: record[k] for k in ("name", "source", "fingerprint", "tokenizer")},
         "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
         "module": module,

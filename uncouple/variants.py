@@ -39,8 +39,14 @@ class Variant:
         return {"model": self.model["name"], "variant": self.name}
 
     def about(self, dtype):
-        """What the record of all that is measured of a variant says: dict of model, variant, dtype and mask."""
-        return self.who() | {"mask": self.mask, "dtype": str(dtype).removeprefix("torch.")}
+        """What the record of all that is measured of a variant says.
+
+        Returns:
+            dict of model, variant, mask, dtype, and the base's three `fingerprints` by what they are of.
+        """
+        prints = {"weights": "fingerprint", "tokenizer": "tokenizer", "generation": "generation"}
+        about = {"mask": self.mask, "dtype": str(dtype).removeprefix("torch.")}
+        return self.who() | about | {"fingerprints": {name: self.model[key] for name, key in prints.items()}}
 
 
 def open_variant(folder, mask, name):
