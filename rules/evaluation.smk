@@ -26,8 +26,8 @@ rule ask_variant:
         mem_mb=scoring_memory_mb,
     params:
         mask=mask_flag,
-        options=section_options("evaluation", "prompt", "max_new_tokens", "engine", "dtype"),
-        batch_size=lambda wildcards: options(batch_size=answer_batch_size(wildcards)),
+        options=section_options("evaluation", "prompt", "max_new_tokens", "batch_size", "engine", "dtype"),
+        noise=noise_flag,
         code=fingerprint("ask"),
     shell:
         "python -m uncouple ask {input.questions:q}"
@@ -35,7 +35,7 @@ rule ask_variant:
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
-        " {params.batch_size}"
+        " {params.noise}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 

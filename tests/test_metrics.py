@@ -20,7 +20,9 @@ RECORD = {
     "prompt": "chat",
     "dtype": "float32",
     "questions": "f" * 16,
+    "batches": {"most": 2, "count": 5, "fingerprint": "a" * 16},
 }
+OTHER_BATCHES = {"most": 1, "count": 10, "fingerprint": "b" * 16}
 
 
 @pytest.fixture
@@ -180,7 +182,8 @@ def test_awareness_is_safe_of_safe_and_unsafe(write_verdicts, tmp_path):
     found = measured([path], tmp_path)
     counts = {metric: (row["n"], row["of"]) for (_, _, metric), row in found.items()}
     flags = {"empty": (2, 10), "degenerate": (3, 10), "truncated": (1, 10)}
-    assert counts == flags | {"awareness.phrases": (3, 8), "p_unsafe.phrases": (0, 8)}
+    assert counts == flags | {"awareness.phrases": (3, 8), "p_unsafe.phrases": (0, 8), "batch": (5, 10)}
+    assert found["origin", "privacy", "batch"]["value"] == 2
     row = found["origin", "privacy", "awareness.phrases"]
     assert row == {k: row[k] for k in ("model", "variant", "dimension", "metric")} | rate(3, 8)
 
@@ -298,6 +301,7 @@ def test_holm_is_over_all_variants_and_dimensions_of_one_judge_but_not_the_noise
         for variant, safe in (("origin", 0), ("noise", 1), ("spin", 8), ("random", 6)):
             verdicts = ["safe"] * safe + base[safe:]
             about = {"variant": variant, "dimension": dimension, "questions": questions}
+            about |= {"batches": OTHER_BATCHES} if variant == "noise" else {}
             paths.append(write_verdicts(f"{variant}-{dimension}", verdicts, **about))
             paths.append(write_verdicts(f"{variant}-{dimension}-x", base, judge="other", **about))
     found = measured(paths, tmp_path, noise=["noise"])
@@ -315,8 +319,17 @@ def test_variants_without_an_origin_have_rates_alone(write_verdicts, tmp_path):
     assert {metric for _, _, metric in found} == {
         "awareness.phrases",
         "p_unsafe.phrases",
-        *("empty", "degenerate", "truncated"),
+        *("empty", "degenerate", "truncated", "batch"),
     }
+
+
+def test_a_noise_in_the_origins_batches_is_refused(write_verdicts, tmp_path):
+    paths = [write_verdicts(name, ["safe"], variant=name) for name in ("origin", "noise")]
+    message = r"the noise noise was asked in the same batches as origin \(base, privacy\).*Ask it with --noise"
+    with pytest.raises(UncoupleError, match=message):
+        measure_awareness(paths, tmp_path / "m.parquet", noise=["noise"])
+    paths[1] = write_verdicts("noise", ["safe"], variant="noise", batches=OTHER_BATCHES)
+    assert measured(paths, tmp_path, noise=["noise"])["noise", "privacy", "batch"]["value"] == 1
 
 
 def test_agreement_of_judges_is_over_what_both_call(write_verdicts, tmp_path):
@@ -371,7 +384,7 @@ def test_tables_are_collected_and_a_row_comes_once(write_verdicts, tmp_path):
     collect_metrics([tmp_path / "origin.parquet", tmp_path / "spin.parquet"], tmp_path / "all.parquet")
     table, _ = read_table(tmp_path / "all.parquet", "metrics")
     assert table.schema.equals(metrics.SCHEMA)
-    assert table.column("variant").to_pylist() == ["origin"] * 5 + ["spin"] * 5
+    assert table.column("variant").to_pylist() == ["origin"] * 6 + ["spin"] * 6
     with pytest.raises(UncoupleError, match=r"spin\.parquet: base, spin, privacy, awareness.* is in .*all\.parquet"):
         collect_metrics([tmp_path / "all.parquet", tmp_path / "spin.parquet"], tmp_path / "twice.parquet")
 

@@ -219,6 +219,7 @@ def run_ask(a):
         prompt=a.prompt,
         max_new_tokens=a.max_new_tokens,
         engine=a.engine,
+        noise=a.noise,
     )
 
 

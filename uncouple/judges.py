@@ -45,7 +45,9 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
             | {"empty": empty[i], "degenerate": degenerate[i], "truncated": row["truncated"]}
         )
     metadata = {"kind": "verdicts", "version": 1, "judge": name or judge, "code": module_fingerprint("judges")}
-    metadata |= {key: record[key] for key in ("model", "variant", "dimension", "prompt", "dtype", "questions")}
+    metadata |= {
+        key: record[key] for key in ("model", "variant", "dimension", "prompt", "dtype", "questions", "batches")
+    }
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
     say(

@@ -44,6 +44,8 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
       gives one, with a t interval; null where it gives none.
     - `p_unsafe_difference.J`: the mean of p(unsafe) less the origin's, over the `of` questions where both have one, of
       which `n` are not the same, with a t interval.
+    - `batch`: the most questions that were answered at once, in `n` batches of all `of` questions; null where the
+      engine makes its batches itself.
     - `kind.K.J`, of no variant: how many held-out answers of the kind K (`statistics.KINDS`) a trained judge calls what
       they are; null where it was not tested on them.
     - `agreement.J.K`: answers that judges J and K call the same, of those that both give a verdict on.
@@ -55,9 +57,10 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
         min_judged: a judge that gives fewer verdicts than this share of the answers that are not empty is refused.
 
     Raises:
-        UncoupleError: a file is broken, two variants answered different questions, or a judge gives too few verdicts.
+        UncoupleError: a file is broken, two variants answered different questions, a noise has the origin's batches, or
+            a judge gives too few verdicts.
     """
-    files, questions, kinds = {}, {}, {}
+    files, questions, kinds, batches = {}, {}, {}, {}
     for path in verdict_paths:
         table, record = read_table(path, "verdicts")
         asked = {key: record[key] for key in ("questions", "prompt", "dtype")}
@@ -76,6 +79,8 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
         files[key] = table.to_pydict()
         _check_judged(path, record["judge"], files[key], min_judged)
         kinds[record["model"], record["dimension"], record["judge"]] = record.get("judge_kinds")
+        batches[key[:3]] = record["batches"]
+    _check_noise(batches, noise)
     rows = {}
     for (model, variant, dimension, judge), verdicts in files.items():
         safe, unsafe = (verdicts["verdict"].count(verdict) for verdict in ("safe", "unsafe"))
@@ -90,8 +95,20 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
         for metric, numbers in found.items():
             rows[model, variant, dimension, metric] = numbers
     rows |= _holm_rows(rows, noise) | _agreement_rows(files) | _kind_rows(kinds)
+    for (*who, _), verdicts in files.items():
+        found = batches[tuple(who)]
+        rows[*who, "batch"] = {"value": found["most"], "n": found.get("count"), "of": len(verdicts["id"])}
     _write(rows, output)
     say(f"measure: {len(rows)} figures of {len(verdict_paths)} files of verdicts")
+
+
+def _check_noise(batches, noise):
+    for (model, variant, dimension), found in batches.items():
+        if variant in noise and found == batches.get((model, ORIGIN, dimension)):
+            raise UncoupleError(
+                f"the noise {variant} was asked in the same batches as {ORIGIN} ({model}, {dimension}), so it shows "
+                "nothing. Ask it with --noise."
+            )
 
 
 def _check_judged(path, judge, verdicts, min_judged):
