@@ -1,25 +1,31 @@
 """From answers to verdicts to rates: what the judges see, and what is counted."""
 
-import re
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from uncouple import answers, judges, metrics
 from uncouple.errors import UncoupleError
-from uncouple.files import read_table, write_table
-from uncouple.judges import is_degenerate, judge_answers
+from uncouple.files import digest, read_table, write_table
+from uncouple.judges import is_degenerate, judge_answers, judge_identity
 from uncouple.metrics import collect_metrics, measure_awareness, measure_language, measure_placement
 from uncouple.phrase_judge import normalize, phrase_judge, read_phrases
-from uncouple.statistics import difference_interval, exact_mcnemar, mean, rate
+from uncouple.statistics import difference_interval, exact_mcnemar, mean, rate, write_metrics
 
 RECORD = {
     "model": "base",
     "variant": "origin",
     "dimension": "privacy",
+    "mask": None,
+    "fingerprints": {"weights": "w" * 16, "tokenizer": "t" * 16, "generation": "g" * 16},
     "prompt": "chat",
     "dtype": "float32",
     "questions": "f" * 16,
+    "max_new_tokens": 64,
+    "engine": "transformers",
+    "noise": False,
     "batches": {"most": 2, "count": 5, "fingerprint": "a" * 16},
 }
 OTHER_BATCHES = {"most": 1, "count": 10, "fingerprint": "b" * 16}
@@ -53,7 +59,7 @@ def write_verdicts(tmp_path):
             for i, verdict in enumerate(verdicts)
         ]
         table = pa.Table.from_pylist(rows, schema=judges.SCHEMA)
-        metadata = {"kind": "verdicts", "version": 1, "judge": "phrases"} | RECORD | record
+        metadata = {"kind": "verdicts", "version": 1, "judge": "phrases", "identity": {}} | RECORD | record
         write_table(table, tmp_path / f"{name}.parquet", metadata)
         return tmp_path / f"{name}.parquet"
 
@@ -155,7 +161,37 @@ def test_verdicts_of_answers(write_answers, phrases, tmp_path):
     assert [row["empty"] for row in rows] == [False, True, False, True, False, False]
     assert [row["degenerate"] for row in rows] == [False, False, False, False, True, True]
     assert {row["p_unsafe"] for row in rows} == {None}
-    assert record.items() >= (RECORD | {"judge": "phrases"}).items()
+    assert record == record | RECORD | {"judge": "phrases"}
+    assert record["identity"] == {
+        "kind": "phrases",
+        "phrases": digest("I can't", "personal information"),
+        "dtype": None,
+    }
+
+
+@pytest.mark.parametrize("what", ["phrases", "classifier", "model", "tokenizer", "template"])
+def test_a_judge_is_another_where_what_decides_its_calls_is(what, phrases, make_model, tmp_path):
+    """Edited phrases, a classifier trained anew, another model, its tokenizer, another template; not where they lie."""
+    folder = shutil.copytree(make_model("llama"), tmp_path / "judge")
+    (tmp_path / "t.txt").write_text("{question} {answer}")
+    (tmp_path / "c.json").write_text("{}")
+    given = {
+        "phrases": {"kind": "phrases", "phrases": phrases},
+        "classifier": {"kind": "embedding", "classifier": tmp_path / "c.json", "model": "encoder"},
+    }.get(what, {"kind": "causal", "model": folder, "template": tmp_path / "t.txt" if what == "template" else None})
+    before = judge_identity(**given)
+    moved = {k: shutil.copy(v, tmp_path / "moved") for k, v in given.items() if isinstance(v, Path) and v.is_file()}
+    assert judge_identity(**given | moved) == before
+    if what == "model":
+        given["model"] = make_model("llama", seed=1)
+    else:
+        edited = {"phrases": phrases, "classifier": tmp_path / "c.json", "template": tmp_path / "t.txt"}
+        path = edited.get(what, folder / "tokenizer_config.json")
+        path.write_text(
+            path.read_text().replace("{", "{ ", 1) if path.suffix == ".json" else path.read_text() + "\nmore"
+        )
+    after = judge_identity(**given)
+    assert [key for key in before if after[key] != before[key]] == ["model" if what == "tokenizer" else what]
 
 
 def test_answers_that_are_all_empty_get_no_verdict(write_answers, phrases, tmp_path):
@@ -207,14 +243,91 @@ def test_awareness_of_several_variants_and_dimensions(write_verdicts, tmp_path):
     assert measured(paths[4:], tmp_path)["spin", "fairness", "empty"]["model"] == "other"
 
 
-def test_variants_that_answered_different_questions_are_refused(write_verdicts, tmp_path):
-    one = write_verdicts("one", ["safe"], variant="origin")
-    other = write_verdicts("other", ["safe"], variant="spin", questions="e" * 16)
-    with pytest.raises(UncoupleError, match="cannot be compared: their questions differ") as caught:
-        measure_awareness([one, other], tmp_path / "metrics.parquet")
-    assert re.search(r"one\.parquet", str(caught.value))
-    assert re.search(r"other\.parquet", str(caught.value))
+UNLIKE = {
+    "weights": {"fingerprints": RECORD["fingerprints"] | {"weights": "x"}},
+    "tokenizer": {"fingerprints": RECORD["fingerprints"] | {"tokenizer": "x"}},
+    "generation": {"fingerprints": RECORD["fingerprints"] | {"generation": "x"}},
+    "dtype": {"dtype": "bfloat16"},
+    "questions": {"questions": "e" * 16},
+    "prompt": {"prompt": "bare"},
+    "max_new_tokens": {"max_new_tokens": 32},
+    "engine": {"engine": "vllm"},
+}
+MASK = {"mask": {"variant": "spin"}}
+
+
+def refused(paths, tmp_path, *differ):
+    """That two files are refused, both by name, and for these differences alone."""
+    message = rf"two\.parquet and .*one\.parquet cannot be compared: their {', '.join(differ)} differ\. Make both"
+    with pytest.raises(UncoupleError, match=message):
+        measure_awareness(paths, tmp_path / "metrics.parquet")
     assert not (tmp_path / "metrics.parquet").exists()
+
+
+@pytest.mark.parametrize("key", UNLIKE)
+def test_verdicts_on_answers_that_were_made_otherwise_are_refused_by_name(write_verdicts, tmp_path, key):
+    one = write_verdicts("one", ["safe"])
+    refused([one, write_verdicts("two", ["safe"], **{"variant": "spin"} | MASK | UNLIKE[key])], tmp_path, key)
+    # Of another dimension they are not compared.
+    other = write_verdicts("two", ["safe"], **{"variant": "spin", "dimension": "fairness"} | MASK | UNLIKE[key])
+    measure_awareness([one, other], tmp_path / "metrics.parquet")
+
+
+def test_all_that_differs_is_named(write_verdicts, tmp_path):
+    one = write_verdicts("one", ["safe"])
+    two = write_verdicts("two", ["safe"], variant="spin", prompt="bare", dtype="bfloat16")
+    refused([one, two], tmp_path, "dtype", "prompt")
+
+
+def test_batches_may_differ_in_float32_alone_and_of_a_noise(write_verdicts, tmp_path):
+    def pair(**record):
+        return [
+            write_verdicts("one", ["safe"], **record | {"variant": "origin", "noise": False}),
+            write_verdicts("two", ["safe"], **{"variant": "spin", "batches": OTHER_BATCHES} | MASK | record),
+        ]
+
+    refused(pair(dtype="bfloat16"), tmp_path, "batches")
+    measure_awareness(pair(), tmp_path / "metrics.parquet")
+    measure_awareness(pair(dtype="bfloat16", noise=True, mask=None), tmp_path / "metrics.parquet")
+
+
+def test_a_checkpoint_asked_as_a_model_has_weights_of_its_own_and_no_others(write_verdicts, tmp_path):
+    """It has no mask, and all else must be the base's."""
+    paths = [
+        write_verdicts("one", ["safe"]),
+        write_verdicts("two", ["safe"], **{"variant": "spin"} | UNLIKE["weights"]),
+    ]
+    measure_awareness(paths, tmp_path / "metrics.parquet")
+    (tmp_path / "metrics.parquet").unlink()
+    two = write_verdicts("two", ["safe"], **{"variant": "spin"} | UNLIKE["tokenizer"])
+    refused([paths[0], two], tmp_path, "tokenizer")
+    two = write_verdicts("two", ["safe"], **{"variant": "noise", "noise": True} | UNLIKE["weights"])
+    refused([paths[0], two], tmp_path, "weights")
+
+
+def test_its_weights_are_not_what_others_are_compared_with(write_verdicts, tmp_path):
+    names = {"spin": UNLIKE["weights"], "origin": {}, "random": MASK}
+    paths = [write_verdicts(name, ["safe"], variant=name, **record) for name, record in names.items()]
+    measure_awareness(paths, tmp_path / "metrics.parquet")
+
+
+@pytest.mark.parametrize("key", ["kind", "phrases", "classifier", "model", "template", "dtype"])
+def test_verdicts_of_one_judge_that_was_not_the_same_are_refused_by_name(write_verdicts, tmp_path, key):
+    identity = {"kind": "causal", "phrases": "p", "classifier": "c", "model": {"fingerprint": "f"}, "template": "t"}
+    identity["dtype"] = "bfloat16"
+    one = write_verdicts("one", ["safe"], identity=identity)
+    two = write_verdicts("two", ["safe"], identity=identity | {key: "other"}, variant="spin")
+    refused([one, two], tmp_path, f"judge's {key}")
+    two = write_verdicts("two", ["safe"], identity=identity | {key: "other"}, variant="spin", judge="other")
+    measure_awareness([one, two], tmp_path / "metrics.parquet")
+
+
+def test_a_record_that_does_not_say_how_it_was_made_is_refused(write_verdicts, tmp_path):
+    path = write_verdicts("one", ["safe"], fingerprints={})
+    with pytest.raises(
+        UncoupleError, match=r"one\.parquet: its record does not say weights, tokenizer, generation; .*again"
+    ):
+        measure_awareness([path], tmp_path / "metrics.parquet")
 
 
 def test_a_file_that_holds_no_verdicts_is_refused(write_answers, tmp_path):
@@ -375,7 +488,68 @@ def test_answers_of_a_dimension_without_phrases(write_answers, phrases, tmp_path
         measure_language([write_answers(["a"])], tmp_path / "metrics.parquet", phrases={"fairness": phrases})
 
 
+@pytest.mark.parametrize("key", UNLIKE)
+def test_answers_that_were_made_otherwise_are_refused_by_name(write_answers, phrases, tmp_path, key):
+    one = write_answers(["a"]).rename(tmp_path / "one.parquet")
+    two = write_answers(["a"], **{"variant": "spin"} | MASK | UNLIKE[key]).rename(tmp_path / "two.parquet")
+    with pytest.raises(UncoupleError, match=rf"two\.parquet and .*one\.parquet cannot be compared: their {key} differ"):
+        measure_language([one, two], tmp_path / "metrics.parquet", phrases={"privacy": phrases})
+
+
 # The one table
+
+
+MEASURED = {
+    "perplexity": {"text": {"source": "a", "sha256": "b"}, "window": 32, "windows": 4},
+    "ability": {"tasks": {"boolq": {"file": "a", "fingerprint": "b"}}, "limit": 10, "harness": "0.4.9"},
+    "hsic": {"samples": [{"fingerprint": "a"}, {"fingerprint": "b"}], "prompt": "chat", "permutations": 9, "seed": 0},
+}
+
+
+def write_part(path, measured, **record):
+    """A metrics table of one value of a variant, with a record of how it was measured."""
+    known = {key: RECORD[key] for key in ("model", "mask", "fingerprints", "dtype")} | MEASURED[measured]
+    record = known | {"variant": "origin", "measured": measured} | record
+    row = {"model": "base", "variant": record["variant"], "dimension": "general", "metric": path.stem, "value": 1.0}
+    write_metrics([row], path, **record)
+    return path
+
+
+UNLIKE_PARTS = [(measured, key) for measured, keys in metrics.MEASURED.items() for key in keys]
+
+
+@pytest.mark.parametrize(("measured", "key"), UNLIKE_PARTS)
+def test_parts_that_were_measured_otherwise_are_refused_by_name(tmp_path, measured, key):
+    other = {"text": {"source": "a", "sha256": "c"}, "tasks": {"boolq": {"file": "a", "fingerprint": "c"}}}
+    change = UNLIKE[key] if key in UNLIKE and key != "prompt" else {key: other.get(key, "other")}
+    name = {"tasks": "task boolq", "limit": "limit of boolq"}.get(key, key)
+    one = write_part(tmp_path / "one.parquet", measured)
+    two = write_part(tmp_path / "two.parquet", measured, **{"variant": "spin"} | MASK | change)
+    with pytest.raises(
+        UncoupleError, match=rf"two\.parquet and .*one\.parquet cannot be compared: their {name} differ"
+    ):
+        collect_metrics([one, two], tmp_path / "all.parquet")
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+def test_parts_that_were_measured_alike_are_collected_wherever_their_files_lay(tmp_path, measured):
+    one = write_part(tmp_path / "one.parquet", measured)
+    moved = {
+        "text": {"source": "elsewhere", "sha256": "b"},
+        "tasks": {"boolq": {"file": "elsewhere", "fingerprint": "b"}},
+    }
+    moved = {key: value for key, value in moved.items() if key in MEASURED[measured]}
+    two = write_part(tmp_path / "two.parquet", measured, **{"variant": "spin"} | MASK | moved)
+    three = write_part(
+        tmp_path / "three.parquet", measured, **{"model": "other", "variant": "spin"} | UNLIKE["tokenizer"]
+    )
+    collect_metrics([one, two, three], tmp_path / "all.parquet")
+
+
+def test_tasks_may_be_measured_one_by_one(tmp_path):
+    one = write_part(tmp_path / "one.parquet", "ability")
+    two = write_part(tmp_path / "two.parquet", "ability", tasks={"race": {"fingerprint": "c"}}, limit=0)
+    collect_metrics([one, two], tmp_path / "all.parquet")
 
 
 def test_tables_are_collected_and_a_row_comes_once(write_verdicts, tmp_path):

@@ -91,6 +91,7 @@ def answer_questions(
         "max_new_tokens": max_new_tokens,
         "engine": engine,
         "batches": batches,
+        "noise": noise,
         "code": module_fingerprint("answers"),
     }
     table = pa.Table.from_pylist([{k: row[k] for k in SCHEMA.names} for row in rows], schema=SCHEMA)

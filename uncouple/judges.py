@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
-from uncouple.files import read_table, write_table
+from uncouple.files import digest, file_sha256, read_table, write_table
 from uncouple.fingerprint import module_fingerprint
 from uncouple.phrase_judge import phrase_judge, read_phrases
 from uncouple.progress import say
@@ -14,6 +14,9 @@ SCHEMA = pa.schema(
     + [("p_unsafe", pa.float32())]
     + [(name, pa.bool_()) for name in ("empty", "degenerate", "truncated")]
 )
+# What verdicts say of the answers that they are on, by which `measure` knows what can be compared.
+CARRIED = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
+CARRIED += ("prompt", "dtype", "max_new_tokens", "engine", "batches", "noise")
 
 
 def judge_answers(answers_path, output, *, judge, name=None, model=None, **options):
@@ -45,15 +48,33 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
             | {"empty": empty[i], "degenerate": degenerate[i], "truncated": row["truncated"]}
         )
     metadata = {"kind": "verdicts", "version": 1, "judge": name or judge, "code": module_fingerprint("judges")}
-    metadata |= {
-        key: record[key] for key in ("model", "variant", "dimension", "prompt", "dtype", "questions", "batches")
-    }
+    metadata["identity"] = judge_identity(judge, model=model, **options) | {"dtype": getattr(call, "dtype", None)}
+    metadata |= {key: record[key] for key in CARRIED}
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
     say(
         f"judge: {record['variant']}, {record['dimension']}: {judged} of {len(answers)} answers have a verdict of "
         f"{name or judge}, {len(answers) - len(asked)} are empty"
     )
+
+
+def judge_identity(kind, *, phrases=None, classifier=None, model=None, template=None, **_):
+    """What the verdicts of a judge depend on besides the answers, as `make_judge` is given it.
+
+    Returns:
+        dict of `kind`, and of digests: `phrases`; `classifier`, which says what encoder it was trained with; or
+        `model`, a causal judge's three fingerprints, and `template`, None for the chat template of its own tokenizer.
+    """
+    if kind == "phrases":
+        return {"kind": kind, "phrases": digest(*read_phrases(phrases))}
+    if kind == "embedding":
+        return {"kind": kind, "classifier": file_sha256(classifier)}
+    from uncouple.causal_judge import read_template
+    from uncouple.models import model_record
+
+    record = model_record(model)
+    prints = {key: record[key] for key in ("fingerprint", "tokenizer", "generation")}
+    return {"kind": kind, "model": prints, "template": digest(read_template(template)) if template else None}
 
 
 def make_judge(

@@ -28,6 +28,14 @@ PLACEMENT_SCHEMA = pa.schema(
     + [("n", pa.int64()), ("of", pa.int64())]
 )
 FLAGS = ("empty", "degenerate", "truncated")
+# What must be equal in all files that are compared, of answers and of each measurement, by the names of their records.
+MODEL = ("weights", "tokenizer", "dtype")
+ASKED = (*MODEL, "generation", "questions", "prompt", "max_new_tokens", "engine", "batches")
+MEASURED = {
+    "perplexity": (*MODEL, "text", "window", "windows"),
+    "ability": (*MODEL, "tasks", "limit", "harness"),
+    "hsic": (*MODEL, "samples", "prompt", "permutations", "seed"),
+}
 
 
 def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
@@ -60,22 +68,18 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
         UncoupleError: a file is broken, two variants answered different questions, a noise has the origin's batches, or
             a judge gives too few verdicts.
     """
-    files, questions, kinds, batches = {}, {}, {}, {}
+    files, alike, kinds, batches = {}, {}, {}, {}
     for path in verdict_paths:
         table, record = read_table(path, "verdicts")
-        asked = {key: record[key] for key in ("questions", "prompt", "dtype")}
-        first, first_path = questions.setdefault((record["model"], record["dimension"]), (asked, path))
-        if differs := [key for key in asked if asked[key] != first[key]]:
-            raise UncoupleError(
-                f"{path} and {first_path} cannot be compared: their {', '.join(differs)} differ. "
-                "Ask both in the same way."
-            )
         key = tuple(record[name] for name in ("model", "variant", "dimension", "judge"))
         if key in files:
             raise UncoupleError(
                 f"{path}: {record['variant']}, {record['dimension']} is given twice (judge {record['judge']}). "
                 "Give it once."
             )
+        _check_alike(alike, path, record, ASKED, ("model", "dimension"))
+        identity = {f"judge's {key}": value for key, value in record["identity"].items()}
+        _check_alike(alike, path, record | identity, identity, ("model", "dimension", "judge"))
         files[key] = table.to_pydict()
         _check_judged(path, record["judge"], files[key], min_judged)
         kinds[record["model"], record["dimension"], record["judge"]] = record.get("judge_kinds")
@@ -100,6 +104,57 @@ def measure_awareness(verdict_paths, output, *, noise=(), min_judged=0.5):
         rows[*who, "batch"] = {"value": found["most"], "n": found.get("count"), "of": len(verdicts["id"])}
     _write(rows, output)
     say(f"measure: {len(rows)} figures of {len(verdict_paths)} files of verdicts")
+
+
+def _check_alike(seen, path, record, keys, whose):
+    """That files which are compared were made alike, but for what their variants are.
+
+    Args:
+        seen: dict of what the files before had, to which this one's is added.
+        path, record: of the file.
+        keys: what must be equal.
+        whose: keys of the record; files that have these in common are compared.
+
+    Raises:
+        UncoupleError: names both files and what differs.
+    """
+    group, differs = tuple(record[key] for key in whose), {}
+    for key, value in _facts(path, record, keys).items():
+        first, first_path = seen.setdefault((whose, group, key), (value, path))
+        if value != first:
+            differs.setdefault(first_path, []).append(key)
+    for first_path, names in differs.items():
+        raise UncoupleError(
+            f"{path} and {first_path} cannot be compared: their {', '.join(names)} differ. Make both in the same way."
+        )
+
+
+def _facts(path, record, keys):
+    """What a file's record says of some keys, those of `fingerprints` included."""
+    known = record | record.get("fingerprints", {})
+    if missing := [key for key in keys if key not in known]:
+        raise UncoupleError(
+            f"{path}: its record does not say {', '.join(missing)}; another version of Uncouple made it. Make it again."
+        )
+    facts = {key: _content(known[key]) for key in keys}
+    # A variant without a mask that is not the origin is a model of its own, such as a checkpoint: its weights differ.
+    if not (known.get("mask") or known.get("noise") or known["variant"] == ORIGIN):
+        facts.pop("weights", None)
+    # A noise is to have other batches, and in float32 an answer does not depend on them.
+    if known.get("noise") or known["dtype"] == "float32":
+        facts.pop("batches", None)
+    # Tasks may be measured one by one.
+    tasks, limit = facts.pop("tasks", {}), facts.pop("limit", None)
+    return (
+        facts | {f"task {name}": task for name, task in tasks.items()} | {f"limit of {name}": limit for name in tasks}
+    )
+
+
+def _content(value):
+    """Without the paths of files: where one lay says nothing of what was in it."""
+    if isinstance(value, dict):
+        return {key: _content(inner) for key, inner in value.items() if key not in ("file", "source")}
+    return value
 
 
 def _check_noise(batches, noise):
@@ -195,11 +250,12 @@ def measure_language(answer_paths, output, *, phrases):
         output: the table to write.
         phrases: dict of dimension to a text file of phrases, one a line.
     """
-    rows, lists = {}, {dimension: read_phrases(path) for dimension, path in phrases.items()}
+    rows, alike, lists = {}, {}, {dimension: read_phrases(path) for dimension, path in phrases.items()}
     for path in answer_paths:
         table, record = read_table(path, "answers")
         if record["dimension"] not in lists:
             raise UncoupleError(f"{path}: no phrases of {record['dimension']} are given (--phrases).")
+        _check_alike(alike, path, record, ASKED, ("model", "dimension"))
         answers = [normalize(answer) for answer in table.column("answer").to_pylist()]
         has = {p: [normalize(p) in answer for answer in answers] for p in lists[record["dimension"]]}
         found = {f"phrase.{phrase}": rate(sum(marks), len(answers)) for phrase, marks in has.items()}
@@ -211,10 +267,18 @@ def measure_language(answer_paths, output, *, phrases):
 
 
 def collect_metrics(paths, output):
-    """Write several metrics tables as the one that figures are drawn from; a row may come once."""
-    tables, seen = [], {}
+    """Write several metrics tables as the one that figures are drawn from; a row may come once.
+
+    Raises:
+        UncoupleError: a row comes twice, or two variants of a model were not measured in the same way.
+    """
+    tables, seen, alike = [], {}, {}
     for path in paths:
-        table, _ = read_table(path, "metrics")
+        table, record = read_table(path, "metrics")
+        if measured := record.get("measured"):
+            dimension = table.column("dimension")[0].as_py()
+            whose = {"dimension": dimension}
+            _check_alike(alike, path, record | whose, MEASURED[measured], ("measured", "model", "dimension"))
         for row in table.select(SCHEMA.names[:4]).to_pylist():
             key = tuple(row.values())
             if key in seen:
