@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 from uncouple.config import resolve
 from uncouple.errors import UncoupleError
 from uncouple.fingerprint import fingerprint
+from uncouple.records import OTHER_PATTERNS, RECORD_NAME, check_files, read_model_record
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
 for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
@@ -120,7 +121,8 @@ def local_model_files(wildcards):
     path = fetched(wildcards).get("path")
     if path is None:
         return []
-    return sorted(str(p) for pattern in ("*.json", "*.safetensors") for p in Path(from_root(path)).glob(pattern))
+    found = {p for pattern in ("*.safetensors", *OTHER_PATTERNS) for p in Path(from_root(path)).glob(pattern)}
+    return sorted(str(p) for p in found if p.is_file() and p.name != RECORD_NAME)
 
 
 def fetched(wildcards):
@@ -192,21 +194,21 @@ def noise_flag(wildcards):
     return "--noise" if wildcards.variant in NOISE else ""
 
 
-def judge_needs_model(wildcards):
-    return config["judges"][wildcards.judge]["kind"] != "phrases"
+def has_model(judge):
+    return config["judges"][judge]["kind"] != "phrases"
 
 
 def threads_of_judge(wildcards):
-    return threads_of_gpu_job() if judge_needs_model(wildcards) else 1
+    return threads_of_gpu_job() if has_model(wildcards.judge) else 1
 
 
 def gpus_of_judge(wildcards):
-    return int(judge_needs_model(wildcards))
+    return int(has_model(wildcards.judge))
 
 
 def judge_memory_mb(wildcards, input):
     """The weights, in float32 at most twice the files, and two GB to work in."""
-    folder = Path(input.model).parent if judge_needs_model(wildcards) else None
+    folder = Path(input.model).parent if has_model(wildcards.judge) else None
     return 2000 + (2 * sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 10**6 if folder else 0)
 
 
@@ -344,3 +346,25 @@ def all_checkpoints():
         for variant in SUPPRESSED
         if config["variants"][variant]["checkpoint"]
     ]
+
+
+def all_records():
+    """The records of all folders that hold a model: bases, judges and checkpoints."""
+    models = [f"{RESULTS}/models/{model}/{RECORD_NAME}" for model in config["models"]]
+    judges = [f"{RESULTS}/judges/{judge}/model/{RECORD_NAME}" for judge in JUDGES if has_model(judge)]
+    return models + judges + all_checkpoints()
+
+
+def is_spoilt(record):
+    """Whether a model's folder was made and no longer is what its record says: a file is lost, or is another one."""
+    folder = Path(record).parent
+    try:
+        return Path(record).exists() and check_files(folder, read_model_record(folder)["files"])
+    except UncoupleError:
+        return True
+
+
+# Snakemake looks at the record alone, and at the dates of what it was made from: it would neither miss the weights beside
+# it nor see that others, with an older date, were put in the place that they were linked from.
+if workflow.is_main_process and workflow.dag_settings:
+    workflow.dag_settings.forcerun |= frozenset(filter(is_spoilt, all_records()))

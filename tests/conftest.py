@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,50 @@ def encoder(tmp_path_factory, tokenizer):
 def model_folder(make_model):
     """A tiny Llama."""
     return make_model("llama")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, model_folder, encoder):
+    """A clone of the project in which a tiny experiment has run once: made by whoever needs it first, copied by all."""
+    from clone import Clone
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp()
+    made = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished"
+    with FileLock(f"{made}.lock"):
+        if not (done := made.with_name("finished.done")).exists():
+            made.mkdir()
+            Clone.make(made, model_folder, encoder).snakemake()
+            done.touch()
+    copy = tmp_path_factory.mktemp("clone") / "clone"
+    shutil.copytree(made, copy, symlinks=True)
+    for link in filter(Path.is_symlink, copy.rglob("*")):
+        target = copy / link.readlink().relative_to(made)
+        link.unlink()
+        link.symlink_to(target)
+    return Clone(copy)
+
+
+@pytest.fixture
+def clone(finished):
+    """The finished clone; whatever a test edits, adds or loses in it is put back."""
+    from clone import Clone
+
+    folder = finished.folder
+    kept = {p: (p.read_bytes(), p.stat()) for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+    links = {p: p.readlink() for p in folder.rglob("*") if p.is_symlink()}
+    yield Clone(folder)
+    for path in [p for p in folder.rglob("*") if p.is_symlink() or p.is_file()]:
+        if path not in (links if path.is_symlink() else kept):
+            path.unlink()
+    for path, (content, stat) in kept.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for path, target in links.items():
+        if not path.is_symlink():
+            path.symlink_to(target)
 
 
 @pytest.fixture

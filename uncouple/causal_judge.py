@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uncouple.decoding import decode, stop_tokens
 from uncouple.errors import UncoupleError
-from uncouple.models import check_folder, load_model, load_tokenizer
+from uncouple.models import check_folder, load_model, load_tokenizer, model_record
 from uncouple.progress import say
 from uncouple.prompts import leading_special_tokens
 
@@ -38,9 +38,12 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         over the two verdict tokens alone, None where the verdict is not read from a first token.
 
     Raises:
-        UncoupleError: the template or the judge cannot be used, or (of the function) an answer is too long for it.
+        UncoupleError: the template or the judge cannot be used, its files were changed since they were fetched,
+            or (of the function) an answer is too long for it.
     """
     written = read_template(template) if template else None
+    # That its files are those that were fetched, the card with its template among them.
+    model_record(folder)
     tokenizer, _ = load_tokenizer(folder, "bare" if template else "chat")
     window = check_folder(folder)["max_position_embeddings"]
     model = load_model(folder, dtype, device)

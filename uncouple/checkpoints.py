@@ -10,7 +10,7 @@ from uncouple.files import FOLDER_MARKER, atomic_folder, check_apart, read_recor
 from uncouple.masks import read_mask
 from uncouple.models import describe_model, model_files, model_record
 from uncouple.progress import Progress, say
-from uncouple.records import RECORD_NAME, RECORD_VERSION
+from uncouple.records import RECORD_NAME, RECORD_VERSION, read_model_record
 from uncouple.weights import WeightFiles, decode, encode, entry_format
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
@@ -64,6 +64,7 @@ def restore_base(checkpoint, output):
     own = checkpoint / OWN_FOLDER
     if not (own / "mask.parquet").exists():
         raise UncoupleError(f"{checkpoint}: not a suppressed checkpoint (there is no {OWN_FOLDER}/mask.parquet in it).")
+    base = read_record(own / "base.json", "model", RECORD_VERSION)
     entries, metadata = read_mask(own / "mask.parquet")
     check_apart(checkpoint, output)
     with atomic_folder(output) as folder:
@@ -73,9 +74,11 @@ def restore_base(checkpoint, output):
         for path in (own / "base").iterdir():
             copy_file(path, folder / path.name)
         _write_entries(folder, entries, suppress=False)
-        base = read_record(own / "base.json", "model", RECORD_VERSION)
         found = describe_model(folder, base["name"], base["source"])["files"]
-        if differing := [name for name in base["files"] | found if found.get(name) != base["files"].get(name)]:
+        differing = [name for name in base["files"] | found if found.get(name) != base["files"].get(name)]
+        if (folder / RECORD_NAME).exists() and read_model_record(folder) != base:
+            differing.append(RECORD_NAME)
+        if differing:
             raise UncoupleError(
                 f"{checkpoint}: with the mask undone this is not {base['name']} (its {', '.join(differing)} would be "
                 "another): the checkpoint was changed since it was made. Apply the mask again."

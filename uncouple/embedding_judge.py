@@ -162,7 +162,7 @@ def encoder_record(folder):
     Raises:
         UncoupleError: not a whole model, one that writes text, or one that pools otherwise than by the mean.
     """
-    config, folder = check_folder(folder), Path(folder)
+    folder, record, config = Path(folder), model_record(folder), check_folder(folder)
     if config.get("model_type") in FAMILIES:
         raise UncoupleError(
             f"{folder}: a language model ({config['model_type']}), not an encoder. Give one such as all-MiniLM-L6-v2."
@@ -176,7 +176,6 @@ def encoder_record(folder):
         )
     wanted = _read_settings(folder / "sentence_bert_config.json").get("max_seq_length") or MAX_TOKENS
     max_tokens = min(wanted, config["max_position_embeddings"])
-    record = model_record(folder)
     fingerprint = digest(record["fingerprint"], record["tokenizer"], max_tokens)
     return {"name": record["name"], "fingerprint": fingerprint, "max_tokens": max_tokens}
 

@@ -51,9 +51,8 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         UncoupleError: bad input, one layer that does not fit into memory, or a gradient that is not finite (names
             layer and sample).
     """
-    config = check_folder(model_folder)
+    record, config = model_record(model_folder), check_folder(model_folder)
     names = target_names(config, module, first, last)
-    record = model_record(model_folder)
     table, samples_record = read_table(samples_path, "samples")
     samples = table.to_pylist()
     tokenizer, prompt = load_tokenizer(model_folder, prompt)

@@ -60,7 +60,7 @@ def open_variant(folder, mask, name):
     Raises:
         UncoupleError: not a whole model, or a mask of another one.
     """
-    config, record = check_folder(folder), model_record(folder)
+    record, config = model_record(folder), check_folder(folder)
     entries, metadata = read_mask(mask, record) if mask else ({}, None)
     if metadata:
         metadata = {key: value for key, value in metadata.items() if key != "shapes"}

@@ -121,7 +121,7 @@ def read_header(path):
                 raise UncoupleError(f"{broken} (its header does not fit in its {size} bytes). Fetch it again.")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        entries = {name: (e["dtype"], tuple(e["shape"]), *e["data_offsets"]) for name, e in header.items()}
+        entries = {name: _header_entry(entry) for name, entry in header.items()}
     except FileNotFoundError:
         raise UncoupleError(f"{path}: no such file. The model folder is not whole: fetch it again.") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -131,3 +131,13 @@ def read_header(path):
     if start + end != size:
         raise UncoupleError(f"{broken} (it should have {start + end} bytes and has {size}). Fetch it again.")
     return {name: (dtype, shape, start + first) for name, (dtype, shape, first, _) in entries.items()}
+
+
+def _header_entry(entry):
+    """(dtype, shape, first byte, byte after the last) of a tensor, or a ValueError."""
+    dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)):
+        raise ValueError(entry)
+    if dtype in DTYPES and last - first != math.prod(shape) * DTYPES[dtype][0]:
+        raise ValueError(entry)
+    return dtype, shape, first, last
