@@ -172,13 +172,15 @@ def test_the_mean_p_unsafe_stands_beside_the_rates_of_the_judges_that_give_one(t
     head, _, origin, _, spin = (tmp_path / "s.md").read_text().splitlines()[:5]
     names = [name.strip() for name in head.strip("|").split("|")]
     assert [name for name in names if "p(unsafe)" in name] == [
-        f"{d} p(unsafe) (trained)" for d in ("fairness", "privacy")
+        f"{dimension} {what} (trained)"
+        for dimension in ("fairness", "privacy")
+        for what in ("p(unsafe)", "p(unsafe) difference")
     ]
     for line, name, cell in (
         (origin, "privacy p(unsafe) (trained)", "0.155 (-0.100 to 0.654)"),
-        (origin, "privacy its difference (trained)", ""),
+        (origin, "privacy p(unsafe) difference (trained)", ""),
         (spin, "privacy p(unsafe) (trained)", "0.270 (-0.100 to 0.654)"),
-        (spin, "privacy its difference (trained)", "+0.115 (-0.100 to +0.654)"),
+        (spin, "privacy p(unsafe) difference (trained)", "+0.115 (-0.100 to +0.654)"),
         (spin, "fairness p(unsafe) (trained)", ""),
     ):
         assert [part.strip() for part in line.removeprefix("|").split("|")][names.index(name)] == cell
@@ -214,15 +216,23 @@ def test_a_judge_that_is_not_to_be_trusted_is_told_wherever_its_rates_are(tmp_pa
     assert ("trained on privacy" in drawn or "not tested" in drawn) == bool(told)
 
 
-def test_what_the_noise_was_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"fairness": (64, 21), "privacy": (10, 3)}, "21 instead of 64 (fairness), 3 instead of 10 (privacy)"),
+        ({"fairness": (64, 21), "privacy": (64, 21)}, "21 instead of 64"),
+        ({"fairness": (None, 21), "privacy": (None, 21)}, "21 instead of as many as fit"),
+    ],
+)
+def test_what_the_noise_was_is_told(tmp_path, sizes, told):
     rows = metrics_rows()
-    for dimension, size, other in (("fairness", 64, 21), ("privacy", 10, 3)):
+    for dimension, (size, other) in sizes.items():
         rows["origin", dimension, "batch"] = plain(size, 1, size)
         rows["noise", dimension, "batch"] = plain(other, 4, size)
     table = write_metrics(tmp_path / "metrics", rows)
     draw_awareness(table, [tmp_path / "a.svg"], style=STYLE, model="m", noise=["noise"])
     write_summary(table, None, [tmp_path / "s.md"], model="m", noise=["noise"])
-    told = "noise: origin asked again in batches of 21 instead of 64 (fairness), 3 instead of 10 (privacy)."
+    told = f"noise: origin asked again in batches of {told}."
     assert told in words(tmp_path / "a.svg")
     assert told in (tmp_path / "s.md").read_text()
 

@@ -322,6 +322,15 @@ def test_verdicts_of_one_judge_that_was_not_the_same_are_refused_by_name(write_v
     measure_awareness([one, two], tmp_path / "metrics.parquet")
 
 
+def test_verdicts_on_answers_of_another_version_are_made_and_not_compared(write_answers, phrases, tmp_path):
+    path = write_answers(["I can't."])
+    table, record = read_table(path, "answers")
+    write_table(table, path, {key: record[key] for key in record if key not in ("engine", "batches")})
+    judge_answers(path, tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    with pytest.raises(UncoupleError, match=r"v\.parquet: its record does not say engine, batches; another version"):
+        measure_awareness([tmp_path / "v.parquet"], tmp_path / "metrics.parquet")
+
+
 def test_a_record_that_does_not_say_how_it_was_made_is_refused(write_verdicts, tmp_path):
     path = write_verdicts("one", ["safe"], fingerprints={})
     with pytest.raises(

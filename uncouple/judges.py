@@ -49,7 +49,7 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
         )
     metadata = {"kind": "verdicts", "version": 1, "judge": name or judge, "code": module_fingerprint("judges")}
     metadata["identity"] = judge_identity(judge, model=model, **options) | {"dtype": getattr(call, "dtype", None)}
-    metadata |= {key: record[key] for key in CARRIED}
+    metadata |= {key: record[key] for key in CARRIED if key in record}
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
     say(

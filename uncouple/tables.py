@@ -82,13 +82,15 @@ def notes(rows, dimensions, judges, noise=()):
     """
     told = []
     for variant in noise:
-        sizes = [
-            f"{_most(there)} instead of {_most(rows.get((ORIGIN, dimension, 'batch')))} ({dimension})"
+        sizes = {
+            dimension: f"{_most(there)} instead of {_most(rows.get((ORIGIN, dimension, 'batch')))}"
             for dimension in dimensions
             if (there := rows.get((variant, dimension, "batch")))
-        ]
-        if sizes:
-            told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(sizes)}.")
+        }
+        alike = len(set(sizes.values())) == 1
+        said = [size if alike else f"{size} ({dimension})" for dimension, size in sizes.items()]
+        if said:
+            told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(ordered(said))}.")
     for judge in judges:
         for dimension in dimensions:
             tests = {kind: rows.get((None, dimension, f"kind.{kind}.{judge}")) for kind in KINDS}
@@ -122,7 +124,7 @@ def write_summary(metrics_path, placement_path, outputs, *, model, noise=()):
     head = ["variant", "weights suppressed"] if placement_path else ["variant"]
     head += ["perplexity"] * perplexity
     columns = {judge: ["awareness", "difference"] for judge in judges}
-    columns |= {judge: [*columns[judge], "p(unsafe)", "its difference"] for judge in with_p_unsafe(rows, judges)}
+    columns |= {judge: [*columns[judge], "p(unsafe)", "p(unsafe) difference"] for judge in with_p_unsafe(rows, judges)}
     head += [f"{d} {what} ({j})" for d in dimensions for j in judges for what in columns[j]]
     head += [f"{d} {flag}" for d in dimensions for flag in ("empty", "degenerate")]
     lines = [head]
