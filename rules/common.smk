@@ -207,10 +207,9 @@ def mask_flag(wildcards, input):
     return shlex.join(["--mask", *input.mask]) if input.mask else ""
 
 
-def answer_batch_size(wildcards):
-    """Of the config; a noise variant has a third of it, so that its batches are others."""
-    size = config["evaluation"]["batch_size"]
-    return max(1, size // 3) if wildcards.variant in NOISE else size
+def noise_flag(wildcards):
+    """A noise variant is asked in other batches, which the package chooses."""
+    return "--noise" if wildcards.variant in NOISE else ""
 
 
 def has_model(judge):

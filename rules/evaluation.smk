@@ -26,8 +26,8 @@ rule ask_variant:
         mem_mb=scoring_memory_mb,
     params:
         mask=mask_flag,
-        options=section_options("evaluation", "prompt", "max_new_tokens", "engine", "dtype"),
-        batch_size=lambda wildcards: options(batch_size=answer_batch_size(wildcards)),
+        options=section_options("evaluation", "prompt", "max_new_tokens", "batch_size", "engine", "dtype"),
+        noise=noise_flag,
         device=device_option,
         template=template_options,
         code=fingerprint("ask"),
@@ -37,7 +37,7 @@ rule ask_variant:
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
-        " {params.batch_size}"
+        " {params.noise}"
         " {params.device}"
         " {params.template}"
         " --output {output:q}"

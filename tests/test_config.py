@@ -257,6 +257,7 @@ FAULTS = {
     "no tasks": ({"evaluation.ability": {}}, "evaluation.ability", "'tasks'", "missing"),
     "an origin of another name": ({"variants.base": {"kind": "origin"}}, "variants.base", "must be called origin"),
     "a key that noise has not": ({"variants.noise.n": 3}, "variants.noise.n", "noise has no such key"),
+    "a noise that cannot differ": ({"evaluation.batch_size": 1}, "variants.noise", "with evaluation.batch_size 1"),
     "unknown dimension in a variant": (
         {"variants.spin.dimensions": ["fairness", "safety"]},
         "variants.spin.dimensions",

@@ -79,6 +79,7 @@ def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_
     write_metrics(
         rows,
         output,
+        measured="ability",
         **variant.about(model.dtype),
         tasks=sources,
         limit=limit,

@@ -1,5 +1,6 @@
 """Answers: what a variant replies to the questions, greedily and in batches."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 
 from uncouple.checkpoints import apply_mask
 from uncouple.errors import UncoupleError
-from uncouple.files import read_table, write_table
+from uncouple.files import digest, read_table, write_table
 from uncouple.models import load_tokenizer
 from uncouple.progress import say
 from uncouple.prompts import encode_question
@@ -34,6 +35,7 @@ def answer_questions(
     device,
     engine="transformers",
     template_options=None,
+    noise=False,
 ):
     """Ask a model, or the model with a mask's weights at zero in memory, and write its answers.
 
@@ -49,6 +51,11 @@ def answer_questions(
         dtype, device: see `models.load_model`.
         engine: `transformers`, or `vllm`, which takes no `device` or `batch_size`.
         template_options: of the chat template; see `prompts.bind_options`.
+        noise: ask in other batches than without it, to see what arithmetic alone changes. The record's `batches` says
+            which: how many questions a batch has at most, and what else tells these batches from others.
+
+    Raises:
+        UncoupleError: a file is broken, a question does not fit, or a noise cannot differ.
     """
     variant = open_variant(model_folder, mask, variant)
     window = variant.config["max_position_embeddings"]
@@ -64,9 +71,11 @@ def answer_questions(
             )
     say(f"ask: {variant.name}: {len(questions)} questions")
     if engine == "vllm":
-        found, dtype = _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype)
+        batches = vllm_batches(len(encoded), noise)
+        found, dtype = _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype, batches)
     else:
         model = variant.load(dtype, device)
+        batch_size, batches = choose_batches(model.config, encoded, max_new_tokens, batch_size, noise)
         found, dtype = answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size), model.dtype
     texts = decode_answers(tokenizer, [ids for ids, _ in found], encoded)
     rows = [
@@ -82,7 +91,8 @@ def answer_questions(
         "prompt": vars(prompt),
         "max_new_tokens": max_new_tokens,
         "engine": engine,
-        "batch_size": batch_size,
+        "batches": batches,
+        "noise": noise,
     }
     table = pa.Table.from_pylist([{k: row[k] for k in SCHEMA.names} for row in rows], schema=SCHEMA)
     write_table(table, output, metadata)
@@ -93,6 +103,58 @@ def answer_questions(
         f"ask: {variant.name}: {empty} empty answers, {cut} cut at {max_new_tokens} tokens"
         + (f", {thinking} that never left their thoughts" if thinking else "")
     )
+
+
+def choose_batches(config, encoded, max_new_tokens, batch_size, noise):
+    """How many questions are answered at once: for a noise a third of the largest batch that is made without it.
+
+    Args:
+        config: of the model.
+        encoded, max_new_tokens, batch_size: see `answer_in_batches`.
+        noise: see `answer_questions`.
+
+    Returns:
+        (batch size, dict of `most`, the questions of the largest batch; `count` of the batches; and `fingerprint` of
+        which questions share one).
+
+    Raises:
+        UncoupleError: a noise would have the same batches.
+    """
+    from uncouple.decoding import batches_of
+
+    batches = batches_of(config, encoded, max_new_tokens, batch_size)
+    if noise:
+        without, batch_size = batches, max(1, max(map(len, batches), default=0) // 3)
+        batches = batches_of(config, encoded, max_new_tokens, batch_size)
+        if batches == without:
+            raise UncoupleError(
+                "a noise asks in other batches, and here each question is alone in its batch anyway. Raise the batch "
+                "size (--batch-size, evaluation.batch_size), ask more questions, or leave the noise out."
+            )
+    most = max(map(len, batches), default=0)
+    return batch_size, {"most": most, "count": len(batches), "fingerprint": digest(json.dumps(batches))}
+
+
+def vllm_batches(questions, noise):
+    """What decides how vLLM batches, for it makes its batches itself: the order of the questions and how many it takes
+    at once.
+
+    Args:
+        questions: how many.
+        noise: see `answer_questions`. It has the other order, and a third of vLLM's usual 256 at once, or of the
+            questions.
+
+    Returns:
+        dict of `most`, None where vLLM decides it, and `order`.
+
+    Raises:
+        UncoupleError: one question has no other batches.
+    """
+    if not noise:
+        return {"most": None, "order": "as given"}
+    if questions < 2:
+        raise UncoupleError("a noise asks in other batches, and of one question there are none. Ask more questions.")
+    return {"most": max(1, min(questions, 256) // 3), "order": "reversed"}
 
 
 def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size):
@@ -128,7 +190,7 @@ class _Answer:
         return self.goes_on
 
 
-def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype):
+def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype, batches):
     """(what `answer_in_batches` gives, dtype) by vLLM, which reads a model from its files alone."""
     try:
         from vllm import LLM, SamplingParams
@@ -147,11 +209,14 @@ def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dt
             apply_mask(model_folder, mask, Path(scratch) / "suppressed")
             model_folder = Path(scratch) / "suppressed"
         # The model's own settings may hold a repetition penalty, which is not greedy.
-        engine = LLM(model=str(model_folder), dtype=dtype, generation_config="vllm", seed=0)
+        most = {"max_num_seqs": batches["most"]} if batches["most"] else {}
+        engine = LLM(model=str(model_folder), dtype=dtype, generation_config="vllm", seed=0, **most)
         sampling = SamplingParams(
             temperature=0, max_tokens=max_new_tokens, stop_token_ids=sorted(stops), detokenize=False
         )
-        outputs = engine.generate([{"prompt_token_ids": ids} for ids in encoded], sampling, use_tqdm=False)
+        step = -1 if batches["order"] == "reversed" else 1
+        prompts = [{"prompt_token_ids": ids} for ids in encoded][::step]
+        outputs = list(engine.generate(prompts, sampling, use_tqdm=False))[::step]
         dtype = engine.llm_engine.model_config.dtype
     answers = [_Answer(stops) for _ in encoded]
     for answer, output in zip(answers, outputs, strict=True):

@@ -69,6 +69,8 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         category = re.compile(r"[Oo]\d{1,2}" if template else r"[Ss]\d{1,2}")
         return judge_texts(model, tokenizer, encoded, pairs, category, batch_size)
 
+    # What `auto` came to, for the record.
+    judge.dtype = str(model.dtype).removeprefix("torch.")
     return judge
 
 

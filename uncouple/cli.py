@@ -221,6 +221,7 @@ def run_ask(a):
         template_options=dict(a.template_option),
         max_new_tokens=a.max_new_tokens,
         engine=a.engine,
+        noise=a.noise,
     )
 
 

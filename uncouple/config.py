@@ -203,6 +203,12 @@ def _variant_faults(where, variant, config):
         faults = [f"{where}.{key}: {variant['kind']} has no such key" for key in variant if key != "kind"]
         if variant["kind"] == "origin" and where != f"variants.{ORIGIN}":
             faults.append(f"{where}: the variant of the kind origin must be called {ORIGIN}")
+        evaluation = config["evaluation"]
+        if variant["kind"] == "noise" and evaluation["engine"] == "transformers" and evaluation["batch_size"] == 1:
+            faults.append(
+                f"{where}: it asks in other batches, and with evaluation.batch_size 1 there are none; raise that, or "
+                "take the variant away (null)"
+            )
         return faults
     keep, scored = config["scoring"]["keep"], config["scoring"]["module"]
     for key in ("ratio", "general_ratio"):

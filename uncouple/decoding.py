@@ -34,17 +34,32 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
     """
     if not encoded:
         return 0
-    bound = longest_together(model.config)
-    bound = bound and max(1, bound - max_new_tokens)
+    bound = _longest_prompt(model.config, max_new_tokens)
     # Positions of a longer prompt are stretched from its first token on.
     shared = 0 if bound and max(map(len, encoded)) > bound else shared_length(encoded)
     with torch.inference_mode(), _ready(model), Progress(len(encoded), unit, label) as progress:
         prefix = _compute_prefix(model, encoded[0][:shared])
-        for batch in batches_by_length(encoded, batch_size, bound):
+        for batch in batches_of(model.config, encoded, max_new_tokens, batch_size):
             prompts, waiting = [encoded[i] for i in batch], [replies[i] for i in batch]
             _decode_batch(model, prompts, waiting, prefix, shared, max_new_tokens)
             progress.add(len(batch))
     return shared
+
+
+def batches_of(config, encoded, max_new_tokens, batch_size):
+    """The batches that `decode` makes: lists of places in `encoded`.
+
+    Args:
+        config: of the model.
+        encoded, max_new_tokens, batch_size: see `decode`.
+    """
+    return batches_by_length(encoded, batch_size, _longest_prompt(config, max_new_tokens))
+
+
+def _longest_prompt(config, max_new_tokens):
+    """The most tokens of a prompt that may share a batch, with room for its reply; None where there is no bound."""
+    bound = longest_together(config)
+    return bound and max(1, bound - max_new_tokens)
 
 
 def stop_tokens(generation_config, tokenizer):

@@ -1,5 +1,6 @@
 """Figures and tables, drawn from the tidy tables alone. Colours, sizes and fonts are the style file's."""
 
+import itertools
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,45 +15,64 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.files import atomic_path, read_record  # noqa: E402
-from uncouple.tables import is_effect, judged_rows, ordered, rows_of  # noqa: E402
+from uncouple.tables import is_effect, judged_rows, notes, ordered, rows_of, with_p_unsafe  # noqa: E402
 from uncouple.terms import LABELS, ORIGIN  # noqa: E402
 
 
 def draw_awareness(metrics_path, outputs, *, style, model, noise=()):
-    """Awareness of each dimension by variant, above its difference from the origin, question by question.
+    """Awareness of each dimension by variant, above its difference from the origin, question by question; then the same
+    of the mean p(unsafe), of the judges that give one.
 
-    Intervals are Wilson's and of a paired bootstrap. Filled marks below are effects, see `tables.is_effect`.
+    Intervals are Wilson's, Tango's and of t. In the second row filled marks are effects, see `tables.is_effect`;
+    squares are not tested. Below stand the `tables.notes`.
     """
     rows, variants, dimensions, judges = judged_rows(metrics_path, model)
     others = [v for v in variants if any((v, d, f"difference.{j}") in rows for d in dimensions for j in judges)]
-    heights = [0.9 + 0.3 * len(names) * len(judges) for names in (variants, others) if names]
+    probable = with_p_unsafe(rows, judges)
+    panels = [("awareness", variants, judges), ("difference", others, judges)]
+    panels += [("p_unsafe", variants, probable), ("p_unsafe_difference", others, probable)]
+    panels = [(metric, names, judging) for metric, names, judging in panels if names and judging]
+    heights = [0.9 + 0.3 * len(names) * len(judging) for _, names, judging in panels]
+    colors = {judge: color for judge, _, color in _offsets(judges)}
     with _figure(outputs, style, len(dimensions), heights) as axes:
-        for column, dimension in enumerate(dimensions):
-            ax = axes[column]
-            for judge, offset, color in _offsets(judges):
-                shown = [(i + offset, rows[v, dimension, f"awareness.{judge}"]) for i, v in enumerate(variants)]
-                _intervals(ax, shown, color, label=judge)
-                _notes(ax, shown, lambda r: f"{r['n']}/{r['of']}")
-                origin = rows.get((ORIGIN, dimension, f"awareness.{judge}"))
+        for ax, ((metric, names, judging), dimension) in zip(axes, itertools.product(panels, dimensions), strict=True):
+            for judge, offset, _ in _offsets(judging):
+                places = {v: i + offset for i, v in enumerate(names) if (v, dimension, f"{metric}.{judge}") in rows}
+                shown = [(place, rows[v, dimension, f"{metric}.{judge}"]) for v, place in places.items()]
+                filled = [metric != "difference" or is_effect(rows, v, dimension, judge, noise) for v in places]
+                marker = "s" if "p_unsafe" in metric else "o"
+                _intervals(ax, shown, colors[judge], label=judge, filled=filled, marker=marker)
+                _notes(ax, shown, _COUNTS[metric])
+                origin = rows.get((ORIGIN, dimension, f"{metric}.{judge}"))
                 if origin and origin["value"] is not None:
-                    ax.axvline(origin["value"], linestyle=":", color=color, alpha=0.6, zorder=0)
-            ax.set(title=dimension, xlabel="awareness (safe / judged), 95% interval", xlim=(0, 1))
-            _name_rows(ax, variants)
-            if not others:
-                continue
-            ax = axes[len(dimensions) + column]
-            for judge, offset, color in _offsets(judges):
-                shown = [(i + offset, rows[v, dimension, f"difference.{judge}"]) for i, v in enumerate(others)]
-                effects = [is_effect(rows, v, dimension, judge, noise) for v in others]
-                _intervals(ax, shown, color, filled=effects)
-                _notes(ax, shown, lambda r: f"{r['n']} changed")
-            ax.axvline(0, linestyle=":", color="0.5", zorder=0)
-            ax.set(xlabel=f"difference from {ORIGIN}, paired, 95% interval")
-            ax.xaxis.set_major_locator(MaxNLocator(5))
-            _name_rows(ax, others)
+                    ax.axvline(origin["value"], linestyle=":", color=colors[judge], alpha=0.6, zorder=0)
+            ax.set_xlabel(_AXES[metric])
+            if names is others:
+                ax.axvline(0, linestyle=":", color="0.5", zorder=0)
+                ax.xaxis.set_major_locator(MaxNLocator(5))
+            else:
+                ax.set_xlim(0, 1)
+            _name_rows(ax, names, percent="p_unsafe" not in metric)
+        for ax, dimension in zip(axes, dimensions, strict=False):
+            ax.set_title(dimension)
         if len(judges) > 1:
             handles = axes[0].get_legend_handles_labels()
             axes[0].figure.legend(*handles, title="judge", loc="outside upper left", ncols=len(judges))
+        axes[0].figure.supxlabel("\n".join(notes(rows, dimensions, judges, noise)), x=0, ha="left", fontsize="small")
+
+
+_AXES = {
+    "awareness": "awareness (safe / judged), 95% interval",
+    "difference": f"difference from {ORIGIN}, paired, 95% interval",
+    "p_unsafe": "mean p(unsafe), 95% interval",
+    "p_unsafe_difference": f"difference of p(unsafe) from {ORIGIN}, paired, 95% interval",
+}
+_COUNTS = {
+    "awareness": lambda row: f"{row['n']}/{row['of']}",
+    "difference": lambda row: f"{row['n']} changed",
+    "p_unsafe": lambda row: f"of {row['n']}",
+    "p_unsafe_difference": lambda row: f"{row['n']} changed",
+}
 
 
 def draw_placement(placement_path, outputs, *, style, model):
@@ -250,7 +270,7 @@ def _offsets(names):
     return [(name, step * (i - (len(names) - 1) / 2), f"C{i}") for i, name in enumerate(names)]
 
 
-def _intervals(ax, shown, color, label=None, filled=None):
+def _intervals(ax, shown, color, label=None, filled=None, marker="o"):
     """Marks with their intervals at (place, row); what has no value is left out."""
     for number, (place, row) in enumerate(shown):
         if row["value"] is None:
@@ -259,7 +279,7 @@ def _intervals(ax, shown, color, label=None, filled=None):
         if row["low"] is not None:
             error = [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
         face = color if filled is None or filled[number] else "white"
-        ax.errorbar(row["value"], place, xerr=error, fmt="o", color=color, markerfacecolor=face, label=label)
+        ax.errorbar(row["value"], place, xerr=error, fmt=marker, color=color, markerfacecolor=face, label=label)
         # One entry of the legend is enough.
         label = None
 

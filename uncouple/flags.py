@@ -146,6 +146,11 @@ def add_ask(sub):
     )
     sub.add_argument("--batch-size", type=count, default=64, help="questions answered at once (default: %(default)s)")
     sub.add_argument(
+        "--noise",
+        action="store_true",
+        help="ask in other batches than without it, to see what arithmetic alone changes",
+    )
+    sub.add_argument(
         "--engine",
         choices=ENGINES,
         default="transformers",

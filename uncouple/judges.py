@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
-from uncouple.files import read_table, write_table
+from uncouple.files import digest, file_sha256, read_table, write_table
 from uncouple.phrase_judge import phrase_judge, read_phrases
 from uncouple.progress import say
 from uncouple.terms import JUDGES
@@ -14,6 +14,9 @@ SCHEMA = pa.schema(
     + [("p_unsafe", pa.float32())]
     + [(name, pa.bool_()) for name in ("empty", "degenerate", "truncated", "thinking")]
 )
+# What verdicts say of the answers that they are on, by which `measure` knows what can be compared.
+CARRIED = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
+CARRIED += ("prompt", "dtype", "max_new_tokens", "engine", "batches", "noise")
 
 
 def judge_answers(answers_path, output, *, judge, name=None, model=None, **options):
@@ -48,7 +51,8 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
             | {"truncated": row["truncated"], "thinking": thinking[i]}
         )
     metadata = {"kind": "verdicts", "version": 1, "judge": name or judge}
-    metadata |= {key: record[key] for key in ("model", "variant", "dimension", "prompt", "dtype", "questions")}
+    metadata["identity"] = judge_identity(judge, model=model, **options) | {"dtype": getattr(call, "dtype", None)}
+    metadata |= {key: record[key] for key in CARRIED if key in record}
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
     say(
@@ -56,6 +60,25 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
         f"{name or judge}, {sum(empty)} are empty"
         + (f", {sum(thinking)} never left their thoughts" if any(thinking) else "")
     )
+
+
+def judge_identity(kind, *, phrases=None, classifier=None, model=None, template=None, **_):
+    """What the verdicts of a judge depend on besides the answers, as `make_judge` is given it.
+
+    Returns:
+        dict of `kind`, and of digests: `phrases`; `classifier`, which says what encoder it was trained with; or
+        `model`, a causal judge's three fingerprints, and `template`, None for the chat template of its own tokenizer.
+    """
+    if kind == "phrases":
+        return {"kind": kind, "phrases": digest(*read_phrases(phrases))}
+    if kind == "embedding":
+        return {"kind": kind, "classifier": file_sha256(classifier)}
+    from uncouple.causal_judge import read_template
+    from uncouple.models import model_record
+
+    record = model_record(model)
+    prints = {key: record[key] for key in ("fingerprint", "tokenizer", "generation")}
+    return {"kind": kind, "model": prints, "template": digest(read_template(template)) if template else None}
 
 
 def make_judge(

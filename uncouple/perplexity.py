@@ -72,6 +72,7 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
     write_metrics(
         rows,
         output,
+        measured="perplexity",
         **variant.about(model.dtype),
         window=window,
         windows=len(cut),

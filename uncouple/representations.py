@@ -85,6 +85,7 @@ def measure_hsic(
     write_metrics(
         rows,
         output,
+        measured="hsic",
         **variant.about(model.dtype),
         samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
         prompt=vars(prompt),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from uncouple.errors import UncoupleError
 from uncouple.files import atomic_path, read_table
+from uncouple.statistics import KINDS
 from uncouple.terms import ORIGIN
 
 SIGNIFICANT = 0.05
@@ -63,10 +64,57 @@ def is_effect(rows, variant, dimension, judge, noise):
     return bool(p) and p["value"] < SIGNIFICANT and difference["n"] > max(flips, default=0)
 
 
+def with_p_unsafe(rows, judges):
+    """Those of the judges that give a p(unsafe)."""
+    given = {metric for (_, _, metric), row in rows.items() if row["value"] is not None}
+    return [judge for judge in judges if f"p_unsafe.{judge}" in given]
+
+
+def notes(rows, dimensions, judges, noise=()):
+    """What must be known to read the rates: how a noise variant was asked, and which judges are not to be trusted.
+
+    Args:
+        rows, dimensions, judges: see `judged_rows`.
+        noise: variants that are the origin once more, batched otherwise.
+
+    Returns:
+        list of sentences.
+    """
+    told = []
+    for variant in noise:
+        sizes = {
+            dimension: f"{_most(there)} instead of {_most(rows.get((ORIGIN, dimension, 'batch')))}"
+            for dimension in dimensions
+            if (there := rows.get((variant, dimension, "batch")))
+        }
+        alike = len(set(sizes.values())) == 1
+        said = [size if alike else f"{size} ({dimension})" for dimension, size in sizes.items()]
+        if said:
+            told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(ordered(said))}.")
+    for judge in judges:
+        for dimension in dimensions:
+            tests = {kind: rows.get((None, dimension, f"kind.{kind}.{judge}")) for kind in KINDS}
+            for kind, row in tests.items():
+                verdict, least = KINDS[kind]
+                if row and row["value"] is None:
+                    told.append(f"{judge} was not tested on answers of the kind {kind} ({dimension}).")
+                elif row and row["value"] < least:
+                    told.append(
+                        f"Do not trust {judge} on {dimension}: it calls {row['value']:.0%} of {row['of']} held-out "
+                        f"answers of the kind {kind} {verdict}, fewer than {least:.0%}."
+                    )
+    return told
+
+
+def _most(row):
+    """The most questions at once, of a row of the metric `batch`."""
+    return f"{row['value']:.0f}" if row and row["value"] else "as many as fit"
+
+
 def write_summary(metrics_path, placement_path, outputs, *, model, noise=()):
     """A table of a model's variants: weights suppressed, awareness, its difference from the origin, odd answers.
 
-    Differences that are effects, see `is_effect`, are marked with a star.
+    Differences that are effects, see `is_effect`, are marked with a star. Below stand the `notes`.
     """
     rows, variants, dimensions, judges = judged_rows(metrics_path, model)
     suppressed = defaultdict(int)
@@ -75,7 +123,9 @@ def write_summary(metrics_path, placement_path, outputs, *, model, noise=()):
     perplexity = any(metric == "perplexity" for _, _, metric in rows)
     head = ["variant", "weights suppressed"] if placement_path else ["variant"]
     head += ["perplexity"] * perplexity
-    head += [f"{d} {what} ({j})" for d in dimensions for j in judges for what in ("awareness", "difference")]
+    columns = {judge: ["awareness", "difference"] for judge in judges}
+    columns |= {judge: [*columns[judge], "p(unsafe)", "p(unsafe) difference"] for judge in with_p_unsafe(rows, judges)}
+    head += [f"{d} {what} ({j})" for d in dimensions for j in judges for what in columns[j]]
     flags = ["empty", "degenerate"]
     flags += ["thinking"] if any(metric == "thinking" and row["n"] for (*_, metric), row in rows.items()) else []
     head += [f"{d} {flag}" for d in dimensions for flag in flags]
@@ -90,12 +140,22 @@ def write_summary(metrics_path, placement_path, outputs, *, model, noise=()):
                 cells.append(_interval(rows[variant, dimension, f"awareness.{judge}"]))
                 star = "* " if is_effect(rows, variant, dimension, judge, noise) else ""
                 cells.append(star + _difference(rows, variant, dimension, judge))
+                if "p(unsafe)" in columns[judge]:
+                    cells.append(_mean(rows.get((variant, dimension, f"p_unsafe.{judge}"))))
+                    cells.append(_mean(rows.get((variant, dimension, f"p_unsafe_difference.{judge}")), sign="+"))
         for dimension in dimensions:
             for flag in flags:
                 row = rows[variant, dimension, flag]
                 cells.append(f"{row['n']} of {row['of']}")
         lines.append(cells)
-    _write_rows(lines, outputs)
+    _write_rows(lines, outputs, notes(rows, dimensions, judges, noise))
+
+
+def _mean(row, sign=""):
+    if row is None or row["value"] is None:
+        return ""
+    value, low, high = (f"{row[name]:{sign}.3f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def _interval(row):
@@ -172,12 +232,15 @@ def write_examples(answer_paths, verdict_paths, outputs, *, model):
             partial.write_text(_page("\n".join(parts)) if html else "\n".join(parts), encoding="utf-8")
 
 
-def _write_rows(lines, outputs):
-    """Rows of cells, the first being the heads, as Markdown (.md) or as a page for the report (.html)."""
+def _write_rows(lines, outputs, below=()):
+    """Rows of cells, the first being the heads, and sentences below them, as Markdown (.md) or as a page for the report
+    (.html)."""
     for output in outputs:
         with atomic_path(output) as partial:
             html = Path(output).suffix == ".html"
-            partial.write_text(_page(_table(lines, html)) if html else _table(lines, html), encoding="utf-8")
+            told = "".join(f"<p>{escape(line)}</p>\n" if html else f"\n{line}\n" for line in below)
+            text = _table(lines, html) + told
+            partial.write_text(_page(text) if html else text, encoding="utf-8")
 
 
 def _page(body):

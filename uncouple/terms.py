@@ -14,7 +14,7 @@ TASKS = ("hellaswag", "race", "mmlu", "gpqa_main_zeroshot", "openbookqa", "boolq
 ORIGIN = "origin"
 # What `figures` draws and writes, each with what it shows.
 FIGURES = {
-    "awareness": "awareness by variant and its difference from the origin, from metrics",
+    "awareness": "awareness and mean p(unsafe) by variant and their differences from the origin, from metrics",
     "ability": "perplexity and accuracy on tasks by variant, from metrics",
     "hsic": "HSIC between two dimensions' representations by layer, from metrics",
     "language": "how often cautionary phrases occur, from metrics",
