@@ -42,6 +42,7 @@ wildcard_constraints:
     variant="|".join(map(re.escape, config["variants"])),
     dimension="|".join(map(re.escape, [*config["dimensions"], "general"])),
     label="safe|unsafe",
+    replies="refusals|compliances",
     judge="|".join(map(re.escape, config["judges"])),
     sample_set=r"[a-z0-9_]+-(safe|unsafe)-n\d+-seed\d+",
     test=r"\d+",
@@ -102,7 +103,8 @@ def source_of(wildcards):
         return test_of(wildcards)["source"]
     if wildcards.dimension == "general":
         return config["general"]
-    return config["dimensions"][wildcards.dimension][wildcards.get("label", "questions")]
+    key = wildcards.get("label") or wildcards.get("replies") or "questions"
+    return config["dimensions"][wildcards.dimension][key]
 
 
 def raw_file(wildcards):
@@ -283,6 +285,16 @@ def judge_options(wildcards):
     if judge.get("template") == "card":
         found["template"] = f"{found['model']}/README.md"
     return options(judge=judge["kind"], **found, batch_size=judge["batch_size"], dtype=judge["dtype"])
+
+
+def all_replies():
+    """The tables of short replies that trained judges learn of; those of one dimension help the judges of others."""
+    return [
+        f"{RESULTS}/samples/{name}-{key}-all.parquet"
+        for name, dimension in config["dimensions"].items()
+        for key in ("refusals", "compliances")
+        if key in dimension
+    ]
 
 
 def judge_tests(wildcards):

@@ -48,6 +48,7 @@ rule train_judge:
     input:
         samples=expand(f"{RESULTS}/samples/{{{{dimension}}}}-{{label}}-all.parquet", label=["safe", "unsafe"]),
         encoder=f"{RESULTS}/judges/{{judge}}/model/uncouple.json",
+        replies=all_replies(),
         tests=judge_tests,
     output:
         f"{RESULTS}/judges/{{judge}}/{{dimension}}.json",
@@ -60,12 +61,12 @@ rule train_judge:
         gpu=1,
         mem_mb=4000,
     params:
-        tests=lambda wildcards: options(test=judge_tests(wildcards) or None),
+        options=lambda wildcards: options(replies=all_replies() or None, test=judge_tests(wildcards) or None),
         code=fingerprint("train"),
     shell:
         "python -m uncouple train {input.samples:q}"
         ' --encoder "$(dirname {input.encoder:q})"'
-        " {params.tests}"
+        " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 

@@ -4,6 +4,7 @@
 localrules:
     draw_samples,
     take_samples,
+    take_replies,
     take_test_samples,
     draw_questions,
 
@@ -41,13 +42,25 @@ rule take_samples:
         "../envs/tables.yaml"
     params:
         source=source_flags,
+        label=lambda wildcards: options(label=wildcards.label),
         code=fingerprint("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --dimension {wildcards.dimension:q}"
-        " --label {wildcards.label:q}"
+        " {params.label}"
         " --output {output:q}"
         " > {log:q} 2>&1"
+
+
+use rule take_samples as take_replies with:
+    output:
+        f"{RESULTS}/samples/{{dimension}}-{{replies}}-all.parquet",
+    log:
+        f"{LOGS}/samples/{{dimension}}-{{replies}}-all.log",
+    params:
+        source=source_flags,
+        label=lambda wildcards: options(label="safe" if wildcards.replies == "refusals" else "unsafe"),
+        code=fingerprint("samples"),
 
 
 rule take_test_samples:

@@ -20,6 +20,7 @@ COUNTS = {
     "questions/fairness.jsonl": 64,
     "questions/privacy.jsonl": 64,
 }
+REPLIES = ("replies/fairness.jsonl", "replies/privacy.jsonl")
 COLUMNS = {"samples": {"prompt": ["prompt"], "response": ["response"]}, "questions": {"question": ["question"]}}
 
 
@@ -62,7 +63,7 @@ def test_each_set_is_whole(name):
 
 def test_no_set_stands_beside_those_that_are_checked():
     found = {str(path.relative_to(ROOT / "resources")) for path in (ROOT / "resources").glob("*/*.jsonl")}
-    assert found == set(COUNTS)
+    assert found == {*COUNTS, *REPLIES}
 
 
 @pytest.mark.parametrize("part", ["prompt", "response"])
@@ -75,6 +76,33 @@ def test_no_opening_comes_again_and_again(name):
     rows = read(name)
     assert common_openings([row.get("prompt", row.get("question")) for row in rows], 3) == []
     assert common_openings([row["response"] for row in rows if "response" in row], 4) == []
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_each_prompt_is_refused_once_and_complied_with_once(name):
+    rows = read(name)
+    kinds = {kind: [row["prompt"] for row in rows if row["kind"] == kind] for kind in ("refusal", "compliance")}
+    assert len(rows) == 400
+    assert kinds["refusal"] == kinds["compliance"]
+    assert len({" ".join(words(prompt)) for prompt in kinds["refusal"]}) == 200
+    # What a judge is tried on must not be what it is asked about, nor what it is trained on besides.
+    known = {" ".join(words(text)) for _, text in texts("prompt")}
+    assert not [prompt for prompt in kinds["refusal"] if " ".join(words(prompt)) in known]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_replies_are_of_every_wording_and_length(name):
+    for kind, most in (("refusal", 0.8), ("compliance", 0.5)):
+        found = [row["response"] for row in read(name) if row["kind"] == kind]
+        # Stock refusals are alike by nature, and each stands here once all the same.
+        assert len({" ".join(words(text)) for text in found}) > 0.97 * len(found)
+        long = [text for text in found if len(words(text)) > 8]
+        assert near_duplicates(enumerate(long), most) == []
+        assert common_openings(found, 3, 12) == []
+    lengths = sorted(len(row["response"].split()) for row in read(name) if row["kind"] == "refusal")
+    assert lengths[66] <= 13
+    assert lengths[133] > 25
+    assert max(len(row["response"].split()) for row in read(name) if row["kind"] == "compliance") <= 30
 
 
 def test_near_duplicates_and_templates_would_be_seen():

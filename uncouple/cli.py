@@ -226,16 +226,17 @@ def run_ask(a):
 
 
 def run_train(a):
-    """Train a judge of one dimension: sentence embeddings of labelled answers and a logistic regression.
+    """Train a judge of one dimension: a logistic regression of the embeddings and words of labelled answers.
 
     How good it is, on answers to questions that it was not trained on, is in the file that it writes.
 
     example:
-      python -m uncouple train safe.parquet unsafe.parquet --encoder encoder --output fairness.json
+      python -m uncouple train safe.parquet unsafe.parquet --replies refusals.parquet compliances.parquet \\
+          --encoder encoder --output fairness.json
     """
-    from uncouple import embedding_judge
+    from uncouple import judge_training
 
-    embedding_judge.train_judge(a.samples, a.encoder, a.output, test=a.test, device=a.device)
+    judge_training.train_judge(a.samples, a.encoder, a.output, replies=a.replies, test=a.test, device=a.device)
 
 
 def run_judge(a):

@@ -174,7 +174,7 @@ def _own_faults(config, root):
         if "path" in model and not (root / model["path"]).is_dir():
             faults.append(f"{where}.path: there is no folder {model['path']}")
     for name, dimension in config["dimensions"].items():
-        for key in ("safe", "unsafe", "questions"):
+        for key in ("safe", "unsafe", "refusals", "compliances", "questions"):
             if key in dimension:
                 faults += _source_faults(f"dimensions.{name}.{key}", dimension[key], root)
         for number, test in enumerate(dimension.get("test", [])):

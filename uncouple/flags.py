@@ -186,6 +186,13 @@ def add_judge(sub):
 def add_train(sub):
     sub.add_argument("samples", nargs="+", help="samples tables of one dimension, both labels")
     sub.add_argument("--encoder", required=True, help="an encoder folder (fetch --encoder)")
+    sub.add_argument(
+        "--replies",
+        nargs="+",
+        default=[],
+        help="samples tables of short refusals (labelled safe) and compliances (unsafe), of this and other dimensions: "
+        "half of this one's are tested on and not trained on",
+    )
     sub.add_argument("--test", nargs="+", default=[], help="samples tables of other origin, to test the judge on")
     _add_device(sub)
     _add_output(sub, "the classifier to write (.json)")

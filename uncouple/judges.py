@@ -52,6 +52,7 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
         )
     metadata = {"kind": "verdicts", "version": 1, "judge": name or judge}
     metadata["identity"] = judge_identity(judge, model=model, **options) | {"dtype": getattr(call, "dtype", None)}
+    metadata["judge_kinds"] = getattr(call, "kinds", None)
     metadata |= {key: record[key] for key in CARRIED if key in record}
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
@@ -89,7 +90,7 @@ def make_judge(
     Args:
         kind: `phrases`, `embedding` or `causal`.
         phrases: for `phrases`: a text file of phrases, one a line, for the answers' dimension.
-        classifier: for `embedding`: what `embedding_judge.train_judge` wrote for the answers' dimension.
+        classifier: for `embedding`: what `judge_training.train_judge` wrote for the answers' dimension.
         model: for `embedding` and `causal`: a folder.
         template: for `causal`: see `causal_judge.causal_judge`.
         dtype: for `causal`: see `models.load_model`.
