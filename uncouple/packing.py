@@ -217,10 +217,14 @@ class Batch:
         return Batch(self.rows[:middle], self.ids[:middle]), Batch(self.rows[middle:], self.ids[middle:])
 
 
-def backward(model, batch):
+def backward(model, batch, scaling=None):
     """Forward and backward pass of the sum, over the batch's samples, of their mean response loss.
 
     The loss head sees the positions that predict response tokens alone, and a part of them at a time.
+
+    Args:
+        batch: `Batch`.
+        scaling: `scaling.Scaling` of the batch, or None to multiply no gradient.
 
     Raises:
         UncoupleError: a loss is not finite; names the sample.
@@ -233,10 +237,10 @@ def backward(model, batch):
         hidden = model.base_model(
             input_ids=ids.to(device), position_ids=positions.to(device), cu_seq_lens_q=list(lengths), use_cache=False
         ).last_hidden_state[0]
-    hidden.backward(_loss_gradient(model, hidden.detach(), batch))
+    hidden.backward(_loss_gradient(model, hidden.detach(), batch, scaling))
 
 
-def _loss_gradient(model, hidden, batch):
+def _loss_gradient(model, hidden, batch, scaling):
     """Gradient of the batch's loss with respect to the last hidden states, (tokens, hidden).
 
     That of cross-entropy is softmax less one at the target: made in the place of the logits, which are the widest
@@ -244,11 +248,12 @@ def _loss_gradient(model, hidden, batch):
     """
     head, softcap = model.get_output_embeddings(), _softcap(model)
     picked, targets, share, start = [], [], [], 0
-    for row in batch.rows:
+    factors = scaling.head_factors if scaling else [1] * len(batch.rows)
+    for row, factor in zip(batch.rows, factors, strict=True):
         # Position t predicts token t + 1.
         picked += range(start + row.start - 1, start + len(row.ids) - 1)
         targets += row.ids[row.start :]
-        share += [1 / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
+        share += [factor / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
         start += len(row.ids)
     gradient = torch.zeros_like(hidden)
     finite = []
@@ -267,7 +272,7 @@ def _loss_gradient(model, hidden, batch):
     if not (finite := torch.cat(finite)).all():
         place = picked[int((~finite).nonzero()[0, 0])]
         raise UncoupleError(f"sample {sample_at(batch, place)}: its loss is not finite. {NOT_FINITE}")
-    return gradient
+    return scaling.fit(gradient) if scaling else gradient
 
 
 def logits_in_parts(model, hidden, positions, *others):
