@@ -297,6 +297,29 @@ def logits_in_parts(model, hidden, positions, *others):
         yield logits, part, *(values.to(logits.device) for values in along)
 
 
+def check_head(model):
+    """That `logits_in_parts` gives the model's own logits, tried on a few tokens.
+
+    Raises:
+        UncoupleError: it does not: the model's head does more than multiply and cap.
+    """
+    embeddings = model.get_input_embeddings().weight
+    ids = torch.linspace(0, len(embeddings) - 1, 8, device=embeddings.device).long()
+    positions = torch.arange(len(ids), device=ids.device)
+    with torch.no_grad():
+        truth = model(input_ids=ids[None], use_cache=False).logits[0].float()
+        hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+        found = torch.cat([logits for logits, _ in logits_in_parts(model, hidden, positions)])
+    error = float(torch.linalg.norm(found.to(truth.device) - truth) / torch.linalg.norm(truth))
+    # Logits that are not finite are another fault, which is told with its sample or window.
+    if error > 4 * torch.finfo(model.dtype).eps + 1e-5:
+        raise UncoupleError(
+            f"architecture {model.config.model_type!r}: its loss head does more than its weights say, such as to scale "
+            f"or to cap the logits: those made here are off by {error:.1%}, and so would be scores and perplexity. "
+            "Declare what it does in uncouple/packing.py, or take another model."
+        )
+
+
 def _softcap(model):
     return getattr(model.config, "final_logit_softcapping", None)
 

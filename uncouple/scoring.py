@@ -18,6 +18,7 @@ from uncouple.packing import (
     Batch,
     Recipe,
     backward,
+    check_head,
     lighten,
     longest_together,
     make_again,
@@ -50,8 +51,8 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         dtype, device: see `models.load_model`.
 
     Raises:
-        UncoupleError: bad input, one layer that does not fit into memory, or a gradient that is not finite (names
-            layer and sample).
+        UncoupleError: bad input, a loss head that is not known, one layer that does not fit into memory, or a gradient
+            that is not finite (names layer and sample).
     """
     config = check_folder(model_folder)
     names = target_names(config, module, first, last)
@@ -77,6 +78,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
     )
     say(f"score: plan: {plan}")
     model = load_model(model_folder, dtype, device)
+    check_head(model)
     together = longest_together(model.config)
     batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens, together)
     cut = sum(e.cut > 0 for e in encoded)
