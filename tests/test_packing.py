@@ -8,9 +8,10 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, slow_gradients
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from torch.nn.functional import gelu, relu, silu
 
+from uncouple import packing
 from uncouple.errors import UncoupleError
 from uncouple.families import FAMILIES, target_names
 from uncouple.files import read_json
@@ -62,9 +63,18 @@ def test_no_sample_of_a_batch_would_fit_into_an_earlier_one(lengths, batch_token
         assert all(lengths[i] > max(room[:number], default=-math.inf) for i in batch)
 
 
+@pytest.fixture(params=[False, True], ids=["grouped", "repeated"])
+def heads(request):
+    """Heads as on a CPU, and repeated as for float32 on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setattr(packing, "_needs_a_head_each", lambda *_: True)
+        yield request.param
+
+
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.none() | st.integers(1, 14), st.integers(0, 10**6))
-@settings(deadline=None)
-def test_packed_attention_is_the_obvious_attention_of_each_sample(lengths, window, seed):
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_packed_attention_is_the_obvious_attention_of_each_sample(heads, lengths, window, seed):
     generator, tokens = torch.Generator().manual_seed(seed), sum(lengths)
     module = torch.nn.Module()
     module.num_key_value_groups, module.is_causal = 2, True
@@ -101,6 +111,22 @@ def test_packed_samples_have_the_gradients_that_each_has_alone(make_model, famil
     batches = batch_samples(encoded, 120)
     assert 1 < len(batches) < len(encoded)
     assert worst_error(accumulate_gradients(model, names, batches), slow_gradients(model, names, encoded)) < 1e-5
+
+
+def test_repeated_heads_leave_no_grouped_attention(make_model, monkeypatch):
+    model, names, encoded = load(make_model("llama"))
+    shapes, attend = set(), torch.nn.functional.scaled_dot_product_attention
+
+    def watch(query, key, value, **options):
+        shapes.add((query.shape[1], key.shape[1], value.shape[1], options.get("enable_gqa", False)))
+        return attend(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    monkeypatch.setattr(packing, "_needs_a_head_each", lambda *_: True)
+    batches = batch_samples(encoded, 120)
+    found = accumulate_gradients(model, names, batches)
+    assert shapes == {(4, 4, 4, False)}
+    assert worst_error(found, slow_gradients(model, names, encoded)) < 1e-5
 
 
 LONGROPE = {

@@ -5,10 +5,11 @@ import math
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch.nn.functional import gelu, silu
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from uncouple.errors import UncoupleError
@@ -16,7 +17,7 @@ from uncouple.kernels import Ragged
 
 # The head's output for one token is as wide as the vocabulary, so it is made for this many bytes of tokens at a time.
 HEAD_BYTES = {"cpu": 16 * 10**6, "cuda": 256 * 10**6}
-ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton"
+ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton_{kind}"
 NOT_FINITE = "Score in float32, or remove the sample."
 
 
@@ -71,10 +72,11 @@ def _stretches(config):
 
 
 @contextmanager
-def pack_attention(model):
-    """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up its room."""
+def pack_attention(model, kind="cpu"):
+    """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up the room that
+    it takes up on a device of a kind, `cpu` or `cuda`."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(META_ATTENTION if model.device.type == "meta" else ATTENTION)
+    model.set_attn_implementation(META_ATTENTION.format(kind=kind) if model.device.type == "meta" else ATTENTION)
     try:
         yield
     finally:
@@ -97,6 +99,9 @@ def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q
     if softcap:
         # Only the model's own form caps its logits.
         attend = sys.modules[type(module).__module__].eager_attention_forward
+    elif _needs_a_head_each(query, key, query.device.type):
+        key, value = _repeat_heads(query, key, value)
+        module = SimpleNamespace(is_causal=module.is_causal)
     # Attention's result is laid out as its queries are: in the order that is wanted next, it is never copied.
     query = query.transpose(1, 2).contiguous().transpose(1, 2)
     window, outputs = options.get("sliding_window"), []
@@ -106,6 +111,17 @@ def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q
             mask = _make_mask(tokens, window or tokens, q.dtype, q.device)
         outputs.append(attend(module, q, k, v, mask, **options)[0])
     return (outputs[0] if len(outputs) == 1 else Join.apply(*outputs)), None
+
+
+def _needs_a_head_each(query, key, kind):
+    """Whether keys must be repeated for a fused kernel to serve: a GPU's only one for float32 takes no grouped heads in
+    many versions of torch, which then keep the weights of all pairs of tokens."""
+    return kind == "cuda" and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
+
+
+def _repeat_heads(query, key, value):
+    """Keys and values for each head of the queries."""
+    return (repeat_kv(states, query.shape[1] // key.shape[1]) for states in (key, value))
 
 
 # Every layer of a batch asks for the same masks, and attention keeps them for the way back.
@@ -142,14 +158,17 @@ class _KeepsWhatAttentionKeeps(torch.autograd.Function):
         return result
 
 
-def _meta_attention(module, query, key, value, attention_mask, **options):
+def _meta_attention(module, query, key, value, attention_mask, *, kind, **options):
     if options.get("softcap"):
         return packed_attention(module, query, key, value, attention_mask, **options)
+    if _needs_a_head_each(query, key, kind):
+        key, value = _repeat_heads(query, key, value)
     return _KeepsWhatAttentionKeeps.apply(query, key, value), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
-ALL_ATTENTION_FUNCTIONS.register(META_ATTENTION, _meta_attention)
+for _kind in HEAD_BYTES:
+    ALL_ATTENTION_FUNCTIONS.register(META_ATTENTION.format(kind=_kind), functools.partial(_meta_attention, kind=_kind))
 
 
 def _make_product(node):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from uncouple.devices import free_memory, is_out_of_memory, pick_devices, release_memory
+from uncouple.devices import fixed_order, free_memory, is_out_of_memory, pick_devices, release_memory
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
@@ -71,7 +71,7 @@ def score_layers(model_folder, samples_path, output, *, first, last, module, pro
         skeleton,
         names,
         devices[0].type,
-        sum(free_memory(d) for d in devices),
+        min(free_memory(d) for d in devices),
         max(lengths),
         batch_tokens,
         len(devices),
@@ -132,7 +132,8 @@ def score_model(model, names, batches, keep, passes=None):
             levels = count_levels(scores)
             tops[name] = top_entries(scores, keep, levels)
             matrices[name] = {"shape": list(scores.shape), "sum": total, "quantiles": find_quantiles(levels)}
-    return tops, matrices
+    # A shard does not depend on its passes.
+    return {name: tops[name] for name in names}, {name: matrices[name] for name in names}
 
 
 def pack_samples(encoded, ids, batch_tokens, together=None):
@@ -174,7 +175,8 @@ def accumulate_gradients(model, names, batches):
     blocks = model.get_submodule(split_name(names[0])[0].rpartition(".")[0])
     # A batch that ran out of memory on its way back has been added to the layers that it had come through.
     waiting, limit = [(batch, frozenset(), 0) for batch in reversed(batches)], None
-    with pack_attention(model), _Hooks(layers, blocks) as hooks, Progress(total, "tokens", "score") as progress:
+    progress = Progress(total, "tokens", "score")
+    with fixed_order(model.device), pack_attention(model), _Hooks(layers, blocks) as hooks, progress:
         while waiting:
             batch, added, attempt = waiting.pop()
             if limit and batch.ragged.tokens > limit and len(batch.rows) > 1:
