@@ -96,7 +96,7 @@ def time_kernel(model, names, ragged, rate, tile=None):
         if tile:
             from uncouple.triton_kernels import launch
 
-            call = (launch, total, g, x, ragged, tile)
+            call = (launch, total, g, x, ragged, None, tile)
         else:
             call = (kernels.add_abs_products, total, g, x, ragged, scratch)
         # The first call compiles.

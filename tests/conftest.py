@@ -164,7 +164,7 @@ def make_model(tmp_path_factory, tokenizer):
         key = (family, dtype, seed, json.dumps(changes, sort_keys=True))
         if key not in made:
             torch.manual_seed(seed)
-            values = SMALL | FAMILY_CONFIGS[family] | {"vocab_size": len(tokenizer)}
+            values = SMALL | FAMILY_CONFIGS.get(family, {}) | {"vocab_size": len(tokenizer)}
             config = AutoConfig.for_model(family, **{k: v for k, v in values.items() if v is not None} | changes)
             model = AutoModelForCausalLM.from_config(config).to(dtype)
             # The usual initial weights are so small that all gradients nearly vanish.

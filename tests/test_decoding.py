@@ -86,6 +86,31 @@ def test_long_prompts_do_not_stretch_the_positions_of_short_ones(make_model, new
     check(model, prompts, together)
 
 
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+
+
+@pytest.mark.parametrize("original", range(38, 50))
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_a_reply_that_crosses_the_original_window_is_that_of_its_whole_text(make_model, kind, original):
+    """At each step the truth is a fresh model's: one with `dynamic` rope remembers the longest text that it saw."""
+    long = {"original_max_position_embeddings": original}
+    changes = {
+        "longrope": {"rope_parameters": LONGROPE | long} | long,
+        "dynamic": {"rope_parameters": DYNAMIC, "max_position_embeddings": original},
+    }[kind]
+    folder = make_model("phi3" if kind == "longrope" else "llama", **changes)
+    model, prompts = load(folder)
+    prompts = [ids[:40] for ids in prompts if len(ids) > 20][:3]
+    replies = [Watcher(8) for _ in prompts]
+    decode(model, prompts, replies, 8, 64, "questions", "ask")
+    for ids, reply in zip(prompts, replies, strict=True):
+        for number, logits in enumerate(reply.logits):
+            fresh = load_model(folder, "float32", "cpu")
+            with torch.no_grad():
+                truth = fresh(torch.tensor([ids + reply.taken[:number]])).logits[0, -1]
+            torch.testing.assert_close(logits, truth, rtol=1e-3, atol=1e-3)
+
+
 def test_replies_that_have_ended_leave_the_batch(model_folder):
     model, prompts = load(model_folder)
     before, rows = model.config._attn_implementation, []

@@ -13,13 +13,13 @@ import psutil
 import pytest
 import torch
 from accelerate import dispatch_model
-from conftest import ROOT, TEXTS
+from conftest import ROOT, TEXTS, batch_samples, encode_all
 from hypothesis import HealthCheck, given, settings
 
 from uncouple import devices
 from uncouple.ability import wrap_model
 from uncouple.answers import answer_in_batches
-from uncouple.devices import free_memory, is_out_of_memory, lease, pick_device, release_memory
+from uncouple.devices import fixed_order, free_memory, is_out_of_memory, lease, pick_device, release_memory
 from uncouple.errors import UncoupleError
 from uncouple.models import load_model, load_tokenizer
 from uncouple.perplexity import window_losses
@@ -242,3 +242,40 @@ def test_a_spread_model_is_asked_and_measured_like_another(model_folder):
         for model in (plain, hooked)
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_sums_have_one_order_on_a_gpu_and_the_setting_is_given_back(monkeypatch, before, device):
+    def setting():
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    torch.use_deterministic_algorithms(before, warn_only=before)
+    try:
+        with fixed_order(torch.device(device)):
+            within = setting()
+        assert within == ((before, before) if device == "cpu" else (True, False))
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == (device != "cpu")
+        assert setting() == (before, before)
+        assert torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_scoring_takes_the_setting_and_no_score_changes_by_it(model_folder, monkeypatch):
+    from uncouple import scoring
+    from uncouple.families import target_names
+    from uncouple.files import read_json
+
+    model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
+    names = target_names(read_json(model_folder / "config.json"), "all")
+    batches = batch_samples(encode_all(tokenizer), 100)
+    truth = scoring.accumulate_gradients(model, names, batches)
+    seen = []
+    # As on a GPU, where torch would refuse an operation that has no fixed order.
+    monkeypatch.setattr(scoring, "fixed_order", lambda d: seen.append(d) or fixed_order(torch.device("cuda")))
+    found = scoring.accumulate_gradients(model, names, batches)
+    assert seen == [torch.device("cpu")]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert all(torch.equal(found[name], truth[name]) for name in names)

@@ -24,11 +24,18 @@ def draw(rows, columns, lengths, dtype, seed, device="cpu"):
     return (g * scale).to(device, dtype), x.to(device, dtype)
 
 
-def obvious(total, g, x, lengths):
+def obvious(total, g, x, lengths, factors=None):
     truth = total.double()
-    for left, right in zip(g.double().split(lengths), x.double().split(lengths), strict=True):
-        truth = truth + (left.T @ right).abs()
+    factors = [1] * len(lengths) if factors is None else factors.tolist()
+    for left, right, factor in zip(g.double().split(lengths), x.double().split(lengths), factors, strict=True):
+        truth = truth + factor * (left.T @ right).abs()
     return truth
+
+
+def draw_factors(lengths, seed):
+    """A power of two a sample."""
+    exponents = torch.randint(-9, 9, (len(lengths),), generator=torch.Generator().manual_seed(seed))
+    return (2.0**exponents).to(DEVICE)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +66,9 @@ def test_pytorch_form_equals_the_obvious_loop(rows, columns, lengths, dtype, see
     add_abs_products(total, *draw(rows, columns, lengths, dtype, 0), Ragged(lengths), scratch)
     # The second batch finds a total that is not zero and buffers that were used.
     g, x = draw(rows, columns, lengths[::-1], dtype, seed)
-    truth = obvious(truth, g, x, lengths[::-1])
-    add_abs_products(total, g, x, Ragged(lengths[::-1]), scratch)
+    factors = draw_factors(lengths, seed).cpu()
+    truth = obvious(truth, g, x, lengths[::-1], factors)
+    add_abs_products(total, g, x, Ragged(lengths[::-1]), scratch, factors)
     assert total.shape == (rows, columns)
     assert relative_error(total.double(), truth) < 1e-6
 
@@ -70,8 +78,9 @@ def test_pytorch_form_equals_the_obvious_loop(rows, columns, lengths, dtype, see
 def test_triton_form_equals_the_obvious_loop(kernels, rows, columns, lengths, dtype, seed):
     g, x = draw(rows, columns, lengths, dtype, seed, DEVICE)
     total = torch.rand(rows, columns, device=DEVICE) * 10
-    truth = obvious(total, g, x, lengths)
-    kernels.launch(total, g, x, Ragged(lengths), kernels.Tile(16, 16, 16, 4, 1))
+    factors = draw_factors(lengths, seed)
+    truth = obvious(total, g, x, lengths, factors)
+    kernels.launch(total, g, x, Ragged(lengths), factors, kernels.Tile(16, 16, 16, 4, 1))
     assert relative_error(total.double(), truth) < 1e-5
 
 
@@ -88,7 +97,7 @@ def test_triton_form_with_its_own_tiles_equals_the_obvious_loop(kernels, dtype):
 def test_triton_form_takes_inputs_that_are_not_contiguous(kernels):
     g, x = draw(20, 12, (5, 11), torch.float32, 0, DEVICE)
     total = torch.zeros(20, 12, device=DEVICE)
-    kernels.launch(total, g.T.contiguous().T, x.T.contiguous().T, Ragged((5, 11)), kernels.Tile(16, 16, 16, 4, 1))
+    kernels.launch(total, g.T.contiguous().T, x.T.contiguous().T, Ragged((5, 11)), tile=kernels.Tile(16, 16, 16, 4, 1))
     assert relative_error(total.double(), obvious(torch.zeros_like(total), g, x, (5, 11))) < 1e-5
 
 
@@ -96,7 +105,7 @@ def test_triton_form_reaches_the_rows_that_are_left_over_of_a_group(kernels):
     """Programs go through groups of 8 tiles of rows; 11 make a whole group and a part of one."""
     g, x = draw(16 * 10 + 3, 35, (3, 17), torch.float32, 0, DEVICE)
     total = torch.zeros(163, 35, device=DEVICE)
-    kernels.launch(total, g, x, Ragged((3, 17)), kernels.Tile(16, 16, 16, 4, 1))
+    kernels.launch(total, g, x, Ragged((3, 17)), tile=kernels.Tile(16, 16, 16, 4, 1))
     assert relative_error(total.double(), obvious(torch.zeros_like(total), g, x, (3, 17))) < 1e-5
 
 
@@ -118,9 +127,9 @@ def test_blocks_hold_every_token_once_and_never_two_samples(lengths, size):
     ragged = Ragged(lengths)
     owner = [sample for sample, length in enumerate(lengths) for _ in range(length)]
     blocks = ragged.blocks(size, "cpu").tolist()
-    tokens = [list(range(first, min(first + size, end))) for first, end, _ in blocks]
+    tokens = [list(range(first, min(first + size, end))) for first, end, _, _ in blocks]
     assert [token for block in tokens for token in block] == list(range(ragged.tokens))
-    for block, (_, _, is_last) in zip(tokens, blocks, strict=True):
-        assert len({owner[token] for token in block}) == 1
+    for block, (_, _, is_last, sample) in zip(tokens, blocks, strict=True):
+        assert {owner[token] for token in block} == {sample}
         # The last block of a sample is the one that holds its last token.
         assert is_last == (block[-1] == ragged.tokens - 1 or owner[block[-1] + 1] != owner[block[-1]])

@@ -7,17 +7,19 @@ from types import SimpleNamespace
 import hypothesis.strategies as st
 import pytest
 import torch
-from conftest import batch_samples, encode_all, relative_error, slow_gradients
-from hypothesis import given, settings
+from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, slow_gradients
+from hypothesis import HealthCheck, given, settings
 from torch.nn.functional import gelu, relu, silu
 
+from uncouple import packing
 from uncouple.errors import UncoupleError
-from uncouple.families import target_names
+from uncouple.families import FAMILIES, target_names
 from uncouple.files import read_json
 from uncouple.models import load_model, load_tokenizer
 from uncouple.packing import (
     HEAD_BYTES,
     Join,
+    check_head,
     lighten,
     longest_together,
     make_again,
@@ -25,8 +27,10 @@ from uncouple.packing import (
     packed_attention,
     sample_at,
 )
+from uncouple.perplexity import measure_perplexity
 from uncouple.prompts import Encoded
-from uncouple.scoring import accumulate_gradients, pack_samples
+from uncouple.samples import Source, make_samples
+from uncouple.scoring import accumulate_gradients, pack_samples, score_layers
 
 GELU_TANH = partial(gelu, approximate="tanh")
 
@@ -59,9 +63,18 @@ def test_no_sample_of_a_batch_would_fit_into_an_earlier_one(lengths, batch_token
         assert all(lengths[i] > max(room[:number], default=-math.inf) for i in batch)
 
 
+@pytest.fixture(params=[False, True], ids=["grouped", "repeated"])
+def heads(request):
+    """Heads as on a CPU, and repeated as for float32 on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setattr(packing, "_needs_a_head_each", lambda *_: True)
+        yield request.param
+
+
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.none() | st.integers(1, 14), st.integers(0, 10**6))
-@settings(deadline=None)
-def test_packed_attention_is_the_obvious_attention_of_each_sample(lengths, window, seed):
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_packed_attention_is_the_obvious_attention_of_each_sample(heads, lengths, window, seed):
     generator, tokens = torch.Generator().manual_seed(seed), sum(lengths)
     module = torch.nn.Module()
     module.num_key_value_groups, module.is_causal = 2, True
@@ -98,6 +111,22 @@ def test_packed_samples_have_the_gradients_that_each_has_alone(make_model, famil
     batches = batch_samples(encoded, 120)
     assert 1 < len(batches) < len(encoded)
     assert worst_error(accumulate_gradients(model, names, batches), slow_gradients(model, names, encoded)) < 1e-5
+
+
+def test_repeated_heads_leave_no_grouped_attention(make_model, monkeypatch):
+    model, names, encoded = load(make_model("llama"))
+    shapes, attend = set(), torch.nn.functional.scaled_dot_product_attention
+
+    def watch(query, key, value, **options):
+        shapes.add((query.shape[1], key.shape[1], value.shape[1], options.get("enable_gqa", False)))
+        return attend(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
+    monkeypatch.setattr(packing, "_needs_a_head_each", lambda *_: True)
+    batches = batch_samples(encoded, 120)
+    found = accumulate_gradients(model, names, batches)
+    assert shapes == {(4, 4, 4, False)}
+    assert worst_error(found, slow_gradients(model, names, encoded)) < 1e-5
 
 
 LONGROPE = {
@@ -258,3 +287,49 @@ def test_a_loss_that_is_not_finite_names_its_sample_of_a_batch(make_model):
         model.model.embed_tokens.weight[own] = math.nan
     with pytest.raises(UncoupleError, match="sample s4: its loss is not finite"):
         accumulate_gradients(model, names, batch_samples(encoded, 10_000))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_the_heads_of_all_families_are_known(make_model, family, dtype):
+    check_head(load_model(make_model(family), dtype, "cpu"))
+
+
+# What they do to logits is not what FAMILIES can say.
+UNKNOWN_HEADS = {"granite": {"logits_scaling": 6.0}, "cohere": {"logit_scale": 0.0625}}
+
+
+@pytest.fixture(params=UNKNOWN_HEADS)
+def unknown_head(request, make_model, monkeypatch):
+    """(architecture, model folder) of a family that is added as the docs say, whose head scales its logits."""
+    monkeypatch.setitem(FAMILIES, request.param, FAMILIES["llama"])
+    return request.param, make_model(request.param, **UNKNOWN_HEADS[request.param])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_that_scales_its_logits_is_refused_by_scoring(unknown_head, tmp_path, write_jsonl, dtype):
+    raw = write_jsonl("raw.jsonl", [{"prompt": p, "response": r} for p, r in TEXTS])
+    make_samples(Source(path=str(raw)), "general", "safe", 2, 0, tmp_path / "samples.parquet")
+    job = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.1, "batch_tokens": 100}
+    with pytest.raises(UncoupleError, match=f"architecture '{unknown_head[0]}': its loss head does more"):
+        score_layers(unknown_head[1], tmp_path / "samples.parquet", tmp_path / "s", **job, dtype=dtype, device="cpu")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_head_that_scales_its_logits_is_refused_by_perplexity(unknown_head, tmp_path):
+    (tmp_path / "text.txt").write_text(" ".join(f"{p} {r}" for p, r in TEXTS))
+    job = {"mask": None, "variant": "origin", "window": 32, "windows": 1, "batch_size": 1, "dtype": "float32"}
+    source = Source(path=str(tmp_path / "text.txt"))
+    with pytest.raises(UncoupleError, match=f"architecture '{unknown_head[0]}': its loss head does more"):
+        measure_perplexity(unknown_head[1], tmp_path / "table", source=source, **job, device="cpu")
+
+
+def test_a_cap_that_is_not_known_is_refused(make_model):
+    model = load_model(make_model("gemma2"), "float32", "cpu")
+    check_head(model)
+    # Gemma 2's head reads the cap each time; here it caps lower than the config of ours says.
+    head = model.get_output_embeddings()
+    model.lm_head = torch.nn.Sequential(head, torch.nn.Hardtanh(-0.1, 0.1))
+    model.get_output_embeddings = lambda: head
+    with pytest.raises(UncoupleError, match="'gemma2': its loss head does more"):
+        check_head(model)

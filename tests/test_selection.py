@@ -1,6 +1,7 @@
 """Selections are held to Python's own sets, one weight at a time."""
 
 import math
+import time
 from fractions import Fraction
 
 import hypothesis.strategies as st
@@ -102,6 +103,19 @@ def test_smallest_count_equals_trying_every_count(select, seed, general_count, t
         if len(RULES[select]([i[:c] for i in lists], general[: c if tied else general_count]))
     ]
     assert smallest_count(select, lists, general, general_count) == (counts[0] if counts else None)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same samples twice", "places that never meet"])
+def test_the_smallest_count_takes_little_time_where_there_is_none(same):
+    """As many weights as a matrix of a 7B model keeps; trying every count took the square of it."""
+    known = 20_000
+    order = np.random.default_rng(0).permutation(known)
+    # Weights of the second list stand before all of general's, those of the first behind: their places never meet.
+    general = order + 10**6
+    lists = [general, general] if same else [np.append(general[:-1], 10**7), np.append(0, general[:-1])]
+    start = time.process_time()
+    assert smallest_count("published", lists, general, None if same else known) is None
+    assert time.process_time() - start < 10
 
 
 @given(st.integers(0, 10**6))

@@ -8,7 +8,7 @@ from transformers import DynamicCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from uncouple.packing import longest_together
+from uncouple.packing import is_stretched_anew, longest_together
 from uncouple.progress import Progress
 from uncouple.prompts import batches_by_length
 
@@ -146,6 +146,8 @@ def _decode_batch(model, batch, waiting, prefix, shared, max_new_tokens):
 
     The prompts are padded on the left, before the prefix: then every row ends in the same column, no padding is inside
     a row to upset a sliding window, and in place of padding the end of the prefix is computed again.
+
+    A text that may grow past where its positions are stretched is alone, without a prefix; there it is computed again.
     """
     width = max(map(len, batch))
     gaps = [width - len(ids) for ids in batch]
@@ -154,7 +156,7 @@ def _decode_batch(model, batch, waiting, prefix, shared, max_new_tokens):
     ids = torch.tensor([[0] * gap + row for gap, row in zip(gaps, batch, strict=True)], device=model.device)
     mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, shared:]
-    ids = ids[:, shared:]
+    whole, ids = ids, ids[:, shared:]
     for _ in range(max_new_tokens):
         options = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True}
         logits = model(input_ids=ids, logits_to_keep=1, **options).logits[:, -1]
@@ -169,3 +171,7 @@ def _decode_batch(model, batch, waiting, prefix, shared, max_new_tokens):
         ids = torch.tensor([[tokens[i]] for i in places], device=model.device)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         positions = positions[:, -1:] + 1
+        if len(batch) == 1:
+            whole = torch.cat([whole, ids], 1)
+            if is_stretched_anew(model.config, whole.shape[1]):
+                cache, ids, positions = DynamicCache(), whole, mask.cumsum(1) - 1

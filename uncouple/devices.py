@@ -3,8 +3,10 @@
 import ctypes
 import gc
 import getpass
+import os
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
@@ -110,6 +112,30 @@ def _control_groups():
         return []
     inner = Path("/sys/fs/cgroup") / path
     return [inner, *inner.parents][: len(Path(path).parts) + 1]
+
+
+@contextmanager
+def fixed_order(device):
+    """Sums in one order on a GPU, so that two runs give the same: fused attention's way back adds in any order else.
+
+    Source: torch's `attention_backward.cu`, where the flash and the memory-efficient kernel ask for this setting.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    # Without it cuBLAS may choose another order, and torch refuses to multiply.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    options = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled, options.fill_uninitialized_memory = options.fill_uninitialized_memory, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        options.fill_uninitialized_memory = filled
 
 
 def is_out_of_memory(error):

@@ -344,7 +344,7 @@ def _add_layers(sub):
         type=layer_range,
         default=(0, None),
         metavar="FIRST:LAST",
-        help="decoder layers, counted from 0, both included (default: all)",
+        help="decoder layers, counted from 0, both included (default: all); the whole model is loaded all the same",
     )
 
 

@@ -28,7 +28,8 @@ class Ragged:
         """The samples in blocks of at most `size` tokens, in order, none of which spans two samples.
 
         Returns:
-            int32 tensor (blocks, 3) on the device: first token, token after the sample's last, 1 if it ends here.
+            int32 tensor (blocks, 4) on the device: first token, token after the sample's last, 1 if it ends here, and
+            the sample's number.
         """
         return _make_blocks(self.lengths, size, device)
 
@@ -37,9 +38,9 @@ class Ragged:
 @functools.lru_cache(maxsize=8)
 def _make_blocks(lengths, size, device):
     rows, start = [], 0
-    for length in lengths:
+    for sample, length in enumerate(lengths):
         end = start + length
-        rows += [(first, end, first + size >= end) for first in range(start, end, size)]
+        rows += [(first, end, first + size >= end, sample) for first in range(start, end, size)]
         start = end
     return torch.tensor(rows, dtype=torch.int32).to(device)
 
@@ -55,8 +56,8 @@ def new_sums(weight):
     return torch.zeros(columns, rows, dtype=ACCUMULATOR_DTYPE, device=weight.device).T
 
 
-def add_abs_products(total, g, x, ragged, scratch):
-    """Add every sample's abs(G_s^T X_s) to `total`, in place.
+def add_abs_products(total, g, x, ragged, scratch, factors=None):
+    """Add every sample's abs(G_s^T X_s), times its factor, to `total`, in place.
 
     Products and sums are float32 whatever the inputs are: half-precision inputs are exact in float32, and a
     half-precision product would be rounded before it is added.
@@ -67,18 +68,19 @@ def add_abs_products(total, g, x, ragged, scratch):
         x: (tokens, in), the layer's input; dtype and device of `g`.
         ragged: `Ragged`, which rows are which sample's.
         scratch: dict in which the PyTorch form keeps its buffers from call to call.
+        factors: float32 (samples,), powers of two; see `scaling.Scaling.undo`. None is 1 for each.
 
     On a GPU one Triton kernel does it all in registers; elsewhere PyTorch does, a sample at a time.
     """
     if total.is_cuda:
         from uncouple.triton_kernels import launch
 
-        launch(total, g, x, ragged)
+        launch(total, g, x, ragged, factors)
     else:
-        _add_with_pytorch(total, g, x, ragged, scratch)
+        _add_with_pytorch(total, g, x, ragged, scratch, factors)
 
 
-def _add_with_pytorch(total, g, x, ragged, scratch):
+def _add_with_pytorch(total, g, x, ragged, scratch, factors):
     # Everything is allocated before the first sum, so that running out of memory leaves the sums as they were.
     g, x = g.to(ACCUMULATOR_DTYPE), x.to(ACCUMULATOR_DTYPE)
     if not total.is_contiguous():
@@ -86,5 +88,6 @@ def _add_with_pytorch(total, g, x, ragged, scratch):
     if total.shape not in scratch:
         scratch[total.shape] = torch.empty_like(total)
     product = scratch[total.shape]
-    for left, right in zip(g.split(ragged.lengths), x.split(ragged.lengths), strict=True):
-        total += torch.mm(left.T, right, out=product).abs_()
+    factors = [1] * len(ragged.lengths) if factors is None else factors.tolist()
+    for left, right, factor in zip(g.split(ragged.lengths), x.split(ragged.lengths), factors, strict=True):
+        total.add_(torch.mm(left.T, right, out=product).abs_(), alpha=factor)

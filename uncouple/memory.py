@@ -30,18 +30,19 @@ RESERVE = 0.05
 
 @dataclass(frozen=True)
 class Plan:
-    """How a scoring job fits into memory. Sizes are bytes.
+    """How a scoring job fits into memory, or where several GPUs share the model into the fullest. Sizes are bytes.
 
     Attributes:
-        weights: the model.
+        weights: the model, or its part.
         sums: float32 accumulators of one pass.
         token: what one token of a batch keeps for the backward pass.
         fixed: buffers that do not grow with the batch.
         runtime: the process itself.
         free: what there was before anything was loaded.
-        passes: lists of decoder layers, those of one pass over the samples together.
+        passes: tuples of decoder layers, those of one pass over the samples together.
         batch_tokens: the most tokens of a batch.
         longest: tokens of the longest sample.
+        devices: over how many the model is spread.
     """
 
     weights: int
@@ -53,6 +54,7 @@ class Plan:
     passes: tuple
     batch_tokens: int
     longest: int
+    devices: int = 1
 
     @property
     def batch(self):
@@ -64,10 +66,10 @@ class Plan:
         return self.weights + self.sums + self.runtime + self.batch
 
     def __str__(self):
-        count = len(self.passes)
+        count, where = len(self.passes), f"on the fullest of {self.devices} GPUs " if self.devices > 1 else ""
         return (
-            f"{self.peak / GB:.1f} of {self.free / GB:.1f} GB free: weights {self.weights / GB:.2f}, accumulators "
-            f"{self.sums / GB:.2f}, batch {self.batch / GB:.2f} "
+            f"{where}{self.peak / GB:.1f} of {self.free / GB:.1f} GB free: weights {self.weights / GB:.2f}, "
+            f"accumulators {self.sums / GB:.2f}, batch {self.batch / GB:.2f} "
             f"({self.batch_tokens} tokens of {self.token / 1e6:.2f} MB), process {self.runtime / GB:.2f}; "
             f"{len(self.passes[0])} layers a pass, {count} pass{'es' if count > 1 else ''} over the samples"
         )
@@ -80,7 +82,7 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
         skeleton: the model without its weights; see `make_skeleton`.
         names: full names of the linear layers to score.
         kind: `cpu` or `cuda`.
-        free: bytes, over all devices.
+        free: bytes, of the device that has least.
         longest: tokens of the longest sample.
         batch_tokens: tokens of a batch where the user has said so, else None.
         devices: over how many the model is spread.
@@ -94,7 +96,8 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
     size = dict.fromkeys(numbers, 0)
     for name, layer in layers.items():
         size[split_name(name)[1]] += layer.weight.numel() * ACCUMULATOR_DTYPE.itemsize
-    token = bytes_per_token(skeleton, layers, longest)
+    weights, held = _fullest(skeleton, names[0], weights, devices)
+    token = math.ceil(bytes_per_token(skeleton, layers, longest, kind) * held / skeleton.config.num_hidden_layers)
     largest = max(layer.weight.numel() for layer in layers.values())
     # Logits of a part of the tokens, half of them once more in half precision; the CPU's product of one matrix.
     fixed = 2 * HEAD_BYTES[kind] + (largest * ACCUMULATOR_DTYPE.itemsize if kind == "cpu" else 0)
@@ -102,8 +105,9 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
     usable = free * (1 - RESERVE) - weights - fixed - runtime
     fewest = max(longest, batch_tokens or FEWEST_TOKENS[kind])
     for layers_per_pass in _fewer_and_fewer(len(numbers)):
-        passes = [tuple(numbers[i : i + layers_per_pass]) for i in range(0, len(numbers), layers_per_pass)]
-        sums = max(sum(size[number] for number in part) for part in passes)
+        passes = _make_passes(numbers, layers_per_pass, devices)
+        most_here = math.ceil(min(held, len(numbers)) / len(passes))
+        sums = max(sum(sorted((size[number] for number in part), reverse=True)[:most_here]) for part in passes)
         # The last resort is one layer and a batch of one sample.
         least = longest if layers_per_pass == 1 and not batch_tokens else fewest
         room = math.floor((usable - sums) / token)
@@ -112,7 +116,7 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
             if kind == "cpu":
                 most = min(most, CPU_BATCH_BYTES // token)
             tokens = batch_tokens or max(most, longest)
-            return Plan(weights, sums, token, fixed, runtime, int(free), tuple(passes), tokens, longest)
+            return Plan(weights, sums, token, fixed, runtime, int(free), tuple(passes), tokens, longest, devices)
     batch = fixed + token * max(longest, batch_tokens or 0)
     need = weights + runtime + max(size.values()) + batch
     advice = ["spread it over more GPUs (--device all)" if kind == "cuda" else "free some memory"]
@@ -133,7 +137,7 @@ def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest,
         layers: (first, last), both included; last None means the model's last.
         module, dtype, batch_tokens: as for `scoring.score_layers`.
         gpu_memory: bytes of each GPU, or None for what is free on this machine.
-        gpus: over how many the model is spread.
+        gpus: over how many the model is spread, the layers evenly.
         longest: tokens of the longest sample.
 
     Raises:
@@ -141,14 +145,43 @@ def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest,
     """
     config = read_config(model).to_dict()
     if gpu_memory:
-        kind, free = "cuda", gpu_memory * gpus
+        kind, free = "cuda", gpu_memory
     else:
         # Not leased: nothing is going to run.
         device = pick_device("cuda" if torch.cuda.is_available() else "cpu")
-        kind, free = device.type, free_memory(device) * gpus
+        kind, free = device.type, free_memory(device)
     names = target_names(config, module, *layers)
     skeleton = make_skeleton(read_config(model), pick_dtype(config, dtype, kind))
     return plan_scoring(skeleton, names, kind, free, longest, batch_tokens, gpus)
+
+
+def _fullest(skeleton, name, weights, devices):
+    """(bytes of weights, number of decoder layers) that the fullest of several GPUs may hold.
+
+    Layers are spread by `device_map="balanced"`, which gives each GPU its share and as much as a quarter more than a
+    decoder layer, which is never cut.
+
+    Args:
+        name: of a linear layer in a decoder layer.
+        weights: bytes of all.
+    """
+    count = skeleton.config.num_hidden_layers
+    if devices == 1:
+        return weights, count
+    layer = sum(p.numel() * p.element_size() for p in skeleton.get_submodule(split_name(name)[0]).parameters())
+    most = min(weights, math.ceil(weights / devices + 1.25 * layer))
+    return most, min(count, most // layer)
+
+
+def _make_passes(numbers, layers_per_pass, devices):
+    """Decoder layers by pass: neighbours, so that later passes end their way back early.
+
+    Over several GPUs they are far apart: neighbours are on one GPU, which would hold all sums of the pass.
+    """
+    if devices == 1:
+        return [tuple(numbers[i : i + layers_per_pass]) for i in range(0, len(numbers), layers_per_pass)]
+    count = math.ceil(len(numbers) / layers_per_pass)
+    return [tuple(numbers[i::count]) for i in range(count)]
 
 
 def _fewer_and_fewer(count):
@@ -182,7 +215,7 @@ def make_skeleton(config, dtype):
     return model.eval().requires_grad_(False)
 
 
-def bytes_per_token(skeleton, layers, tokens):
+def bytes_per_token(skeleton, layers, tokens, kind="cpu"):
     """What the forward pass keeps for the backward pass, for each token of a batch.
 
     A forward pass of the skeleton, of which autograd tells the tensors that it would keep; to them come
@@ -192,6 +225,7 @@ def bytes_per_token(skeleton, layers, tokens):
         skeleton: see `make_skeleton`.
         layers: dict of name to linear layer, those that are scored.
         tokens: of a sample; where attention is not fused, it keeps more the longer the sample is.
+        kind: `cpu` or `cuda`, where it is to run.
     """
     kept, parameters = {}, {p.untyped_storage()._cdata for p in skeleton.parameters()}
 
@@ -211,7 +245,11 @@ def bytes_per_token(skeleton, layers, tokens):
     width = skeleton.get_input_embeddings().weight.shape[1]
     states = torch.empty(1, tokens, width, dtype=skeleton.dtype, device="meta")
     positions = torch.arange(tokens, device="meta")[None]
-    with pack_attention(skeleton), torch.autograd.graph.saved_tensors_hooks(keep, make_again), torch.enable_grad():
+    with (
+        pack_attention(skeleton, kind),
+        torch.autograd.graph.saved_tensors_hooks(keep, make_again),
+        torch.enable_grad(),
+    ):
         skeleton.base_model(inputs_embeds=states, position_ids=positions, cu_seq_lens_q=[tokens], use_cache=False)
     for handle in handles:
         handle.remove()

@@ -5,10 +5,11 @@ import math
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch.nn.functional import gelu, silu
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from uncouple.errors import UncoupleError
@@ -16,7 +17,7 @@ from uncouple.kernels import Ragged
 
 # The head's output for one token is as wide as the vocabulary, so it is made for this many bytes of tokens at a time.
 HEAD_BYTES = {"cpu": 16 * 10**6, "cuda": 256 * 10**6}
-ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton"
+ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton_{kind}"
 NOT_FINITE = "Score in float32, or remove the sample."
 
 
@@ -46,22 +47,36 @@ def longest_together(config):
     Args:
         config: of transformers.
     """
+    return min((limit for limit, _ in _stretches(config)), default=None)
+
+
+def is_stretched_anew(config, length):
+    """Whether the positions of a text of so many tokens are others than they were when it had one token less.
+
+    With longrope they change once, past the original window, and with `dynamic` from there on at each token. Keys that
+    were kept from before are wrong then.
+    """
+    return any(length == limit + 1 or (kind == "dynamic" and length > limit) for limit, kind in _stretches(config))
+
+
+def _stretches(config):
+    """(tokens up to which positions are as they are, kind) of each rotary embedding that stretches them."""
     parameters = getattr(config, "rope_parameters", None) or {}
     # Some models have one set a kind of layer.
     sets = parameters.values() if all(isinstance(value, dict) for value in parameters.values()) else [parameters]
-    limits = [
-        rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    return [
+        (rope.get("original_max_position_embeddings") or config.max_position_embeddings, rope["rope_type"])
         for rope in sets
         if rope.get("rope_type") in ("longrope", "dynamic")
     ]
-    return min(limits, default=None)
 
 
 @contextmanager
-def pack_attention(model):
-    """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up its room."""
+def pack_attention(model, kind="cpu"):
+    """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up the room that
+    it takes up on a device of a kind, `cpu` or `cuda`."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(META_ATTENTION if model.device.type == "meta" else ATTENTION)
+    model.set_attn_implementation(META_ATTENTION.format(kind=kind) if model.device.type == "meta" else ATTENTION)
     try:
         yield
     finally:
@@ -84,6 +99,9 @@ def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q
     if softcap:
         # Only the model's own form caps its logits.
         attend = sys.modules[type(module).__module__].eager_attention_forward
+    elif _needs_a_head_each(query, key, query.device.type):
+        key, value = _repeat_heads(query, key, value)
+        module = SimpleNamespace(is_causal=module.is_causal)
     # Attention's result is laid out as its queries are: in the order that is wanted next, it is never copied.
     query = query.transpose(1, 2).contiguous().transpose(1, 2)
     window, outputs = options.get("sliding_window"), []
@@ -93,6 +111,17 @@ def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q
             mask = _make_mask(tokens, window or tokens, q.dtype, q.device)
         outputs.append(attend(module, q, k, v, mask, **options)[0])
     return (outputs[0] if len(outputs) == 1 else Join.apply(*outputs)), None
+
+
+def _needs_a_head_each(query, key, kind):
+    """Whether keys must be repeated for a fused kernel to serve: a GPU's only one for float32 takes no grouped heads in
+    many versions of torch, which then keep the weights of all pairs of tokens."""
+    return kind == "cuda" and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
+
+
+def _repeat_heads(query, key, value):
+    """Keys and values for each head of the queries."""
+    return (repeat_kv(states, query.shape[1] // key.shape[1]) for states in (key, value))
 
 
 # Every layer of a batch asks for the same masks, and attention keeps them for the way back.
@@ -129,14 +158,17 @@ class _KeepsWhatAttentionKeeps(torch.autograd.Function):
         return result
 
 
-def _meta_attention(module, query, key, value, attention_mask, **options):
+def _meta_attention(module, query, key, value, attention_mask, *, kind, **options):
     if options.get("softcap"):
         return packed_attention(module, query, key, value, attention_mask, **options)
+    if _needs_a_head_each(query, key, kind):
+        key, value = _repeat_heads(query, key, value)
     return _KeepsWhatAttentionKeeps.apply(query, key, value), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
-ALL_ATTENTION_FUNCTIONS.register(META_ATTENTION, _meta_attention)
+for _kind in HEAD_BYTES:
+    ALL_ATTENTION_FUNCTIONS.register(META_ATTENTION.format(kind=_kind), functools.partial(_meta_attention, kind=_kind))
 
 
 def _make_product(node):
@@ -217,10 +249,14 @@ class Batch:
         return Batch(self.rows[:middle], self.ids[:middle]), Batch(self.rows[middle:], self.ids[middle:])
 
 
-def backward(model, batch):
+def backward(model, batch, scaling=None):
     """Forward and backward pass of the sum, over the batch's samples, of their mean response loss.
 
     The loss head sees the positions that predict response tokens alone, and a part of them at a time.
+
+    Args:
+        batch: `Batch`.
+        scaling: `scaling.Scaling` of the batch, or None to multiply no gradient.
 
     Raises:
         UncoupleError: a loss is not finite; names the sample.
@@ -233,10 +269,10 @@ def backward(model, batch):
         hidden = model.base_model(
             input_ids=ids.to(device), position_ids=positions.to(device), cu_seq_lens_q=list(lengths), use_cache=False
         ).last_hidden_state[0]
-    hidden.backward(_loss_gradient(model, hidden.detach(), batch))
+    hidden.backward(_loss_gradient(model, hidden.detach(), batch, scaling))
 
 
-def _loss_gradient(model, hidden, batch):
+def _loss_gradient(model, hidden, batch, scaling):
     """Gradient of the batch's loss with respect to the last hidden states, (tokens, hidden).
 
     That of cross-entropy is softmax less one at the target: made in the place of the logits, which are the widest
@@ -244,11 +280,12 @@ def _loss_gradient(model, hidden, batch):
     """
     head, softcap = model.get_output_embeddings(), _softcap(model)
     picked, targets, share, start = [], [], [], 0
-    for row in batch.rows:
+    factors = scaling.head_factors if scaling else [1] * len(batch.rows)
+    for row, factor in zip(batch.rows, factors, strict=True):
         # Position t predicts token t + 1.
         picked += range(start + row.start - 1, start + len(row.ids) - 1)
         targets += row.ids[row.start :]
-        share += [1 / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
+        share += [factor / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
         start += len(row.ids)
     gradient = torch.zeros_like(hidden)
     finite = []
@@ -267,7 +304,7 @@ def _loss_gradient(model, hidden, batch):
     if not (finite := torch.cat(finite)).all():
         place = picked[int((~finite).nonzero()[0, 0])]
         raise UncoupleError(f"sample {sample_at(batch, place)}: its loss is not finite. {NOT_FINITE}")
-    return gradient
+    return scaling.fit(gradient) if scaling else gradient
 
 
 def logits_in_parts(model, hidden, positions, *others):
@@ -290,6 +327,29 @@ def logits_in_parts(model, hidden, positions, *others):
         if softcap:
             logits = logits.div_(softcap).tanh_().mul_(softcap)
         yield logits, part, *(values.to(logits.device) for values in along)
+
+
+def check_head(model):
+    """That `logits_in_parts` gives the model's own logits, tried on a few tokens.
+
+    Raises:
+        UncoupleError: it does not: the model's head does more than multiply and cap.
+    """
+    embeddings = model.get_input_embeddings().weight
+    ids = torch.linspace(0, len(embeddings) - 1, 8, device=embeddings.device).long()
+    positions = torch.arange(len(ids), device=ids.device)
+    with torch.no_grad():
+        truth = model(input_ids=ids[None], use_cache=False).logits[0].float()
+        hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+        found = torch.cat([logits for logits, _ in logits_in_parts(model, hidden, positions)])
+    error = float(torch.linalg.norm(found.to(truth.device) - truth) / torch.linalg.norm(truth))
+    # Logits that are not finite are another fault, which is told with its sample or window.
+    if error > 4 * torch.finfo(model.dtype).eps + 1e-5:
+        raise UncoupleError(
+            f"architecture {model.config.model_type!r}: its loss head does more than its weights say, such as to scale "
+            f"or to cap the logits: those made here are off by {error:.1%}, and so would be scores and perplexity. "
+            "Declare what it does in uncouple/packing.py, or take another model."
+        )
 
 
 def _softcap(model):

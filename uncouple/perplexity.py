@@ -44,10 +44,12 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
 
     Raises:
         UncoupleError: the text cannot be read or fills no window, the window is longer than the model's, the model's
-            architecture is not known, or a loss is not finite.
+            architecture or loss head is not known, or a loss is not finite.
     """
+    from uncouple.packing import check_head
+
     variant = open_variant(model_folder, mask, variant)
-    # How logits come of the hidden states is known for these families alone.
+    # How logits come of the hidden states is known for these families alone; `check_head` finds it out for each.
     find_family(variant.config)
     longest = variant.config["max_position_embeddings"]
     window = longest if window in (None, "max") else window
@@ -62,6 +64,7 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
         f"windows of {window} and drops the last {len(ids) % window:,} tokens, which fill none"
     )
     model = variant.load(dtype, device)
+    check_head(model)
     losses = window_losses(model, cut, batch_size)
     who = variant.who() | {"dimension": "general"}
     rows = [who | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from uncouple.devices import free_memory, is_out_of_memory, pick_devices, release_memory
+from uncouple.devices import fixed_order, free_memory, is_out_of_memory, pick_devices, release_memory
 from uncouple.errors import UncoupleError
 from uncouple.families import find_linear_layers, split_name, target_names
 from uncouple.files import read_table
@@ -17,6 +17,7 @@ from uncouple.packing import (
     Batch,
     Recipe,
     backward,
+    check_head,
     lighten,
     longest_together,
     make_again,
@@ -26,9 +27,11 @@ from uncouple.packing import (
 )
 from uncouple.progress import Progress, say
 from uncouple.prompts import encode_samples
+from uncouple.scaling import Scaling, largest_of_each
 from uncouple.shards import top_count, write_shard
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
+OTHER_DTYPE = "Score in float32 or bfloat16 (--dtype)."
 _LEVEL_BITS = 12
 
 
@@ -62,8 +65,8 @@ def score_layers(
         dtype, device: see `models.load_model`.
 
     Raises:
-        UncoupleError: bad input, one layer that does not fit into memory, or a gradient that is not finite (names
-            layer and sample).
+        UncoupleError: bad input, a loss head that is not known, one layer that does not fit into memory, or a gradient
+            that is not finite (names layer and sample).
     """
     record, config = model_record(model_folder), check_folder(model_folder)
     names = target_names(config, module, first, last)
@@ -81,13 +84,14 @@ def score_layers(
         skeleton,
         names,
         devices[0].type,
-        sum(free_memory(d) for d in devices),
+        min(free_memory(d) for d in devices),
         max(lengths),
         batch_tokens,
         len(devices),
     )
     say(f"score: plan: {plan}")
     model = load_model(model_folder, dtype, device)
+    check_head(model)
     together = longest_together(model.config)
     batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens, together)
     cut = sum(e.cut > 0 for e in encoded)
@@ -140,7 +144,8 @@ def score_model(model, names, batches, keep, passes=None):
             levels = count_levels(scores)
             tops[name] = top_entries(scores, keep, levels)
             matrices[name] = {"shape": list(scores.shape), "sum": total, "quantiles": find_quantiles(levels)}
-    return tops, matrices
+    # A shard does not depend on its passes.
+    return {name: tops[name] for name in names}, {name: matrices[name] for name in names}
 
 
 def pack_samples(encoded, ids, batch_tokens, together=None):
@@ -163,7 +168,8 @@ def accumulate_gradients(model, names, batches):
     One forward and one backward pass a batch serve all layers. The loss of a sample depends on its own tokens
     alone, so with a layer's input X_s and the gradient G_s of its output, dL_s/dW = G_s^T X_s.
 
-    Where memory runs out, the batch is halved, and so is each later one of its size; what was added stays.
+    Where memory runs out, the batch is halved, and so is each later one of its size; what was added stays. In float16
+    gradients are scaled, and a batch is done again for the layers whose gradients did not fit; see `scaling.Scaling`.
 
     Args:
         model: a causal language model whose parameters need no gradient.
@@ -178,17 +184,19 @@ def accumulate_gradients(model, names, batches):
     """
     layers = find_linear_layers(model, names)
     total = sum(batch.ragged.tokens for batch in batches)
+    blocks = model.get_submodule(split_name(names[0])[0].rpartition(".")[0])
     # A batch that ran out of memory on its way back has been added to the layers that it had come through.
-    waiting, limit = [(batch, frozenset()) for batch in reversed(batches)], None
-    with pack_attention(model), _Hooks(layers) as hooks, Progress(total, "tokens", "score") as progress:
+    waiting, limit = [(batch, frozenset(), 0) for batch in reversed(batches)], None
+    progress = Progress(total, "tokens", "score")
+    with fixed_order(model.device), pack_attention(model), _Hooks(layers, blocks) as hooks, progress:
         while waiting:
-            batch, added = waiting.pop()
+            batch, added, attempt = waiting.pop()
             if limit and batch.ragged.tokens > limit and len(batch.rows) > 1:
-                waiting += [(half, added) for half in reversed(batch.halves())]
+                waiting += [(half, added, attempt) for half in reversed(batch.halves())]
                 continue
-            hooks.start(batch, added)
+            hooks.start(batch, added, Scaling(batch, attempt) if model.dtype == torch.float16 else None)
             try:
-                backward(model, batch)
+                backward(model, batch, hooks.scaling)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -206,10 +214,15 @@ def accumulate_gradients(model, names, batches):
                 say(f"score: out of memory at {batch.ragged.tokens} tokens; goes on with {limit} and less")
                 hooks.forget()
                 release_memory()
-                waiting.append((batch, hooks.added))
+                waiting.append((batch, hooks.added, attempt))
                 continue
             hooks.check()
+            if len(hooks.added) < len(layers):
+                waiting.append((batch, hooks.added, attempt + 1))
+                continue
             progress.add(batch.ragged.tokens)
+    if model.dtype == torch.float16 and (nothing := [name for name, sums in hooks.sums.items() if not sums.any()]):
+        raise UncoupleError(f"{nothing[0]}: its gradients vanish in float16. {OTHER_DTYPE}")
     return hooks.sums
 
 
@@ -262,22 +275,24 @@ def _floor_of(level):
 class _Hooks:
     """Catches each layer's input and the gradient of its output, and adds each sample's product to the layer's sums."""
 
-    def __init__(self, layers):
-        self.layers = layers
+    def __init__(self, layers, blocks):
+        self.layers, self.blocks = layers, blocks
         self.sums = {name: new_sums(layer.weight) for name, layer in layers.items()}
         self.handles, self.scratch = [], {}
 
     def __enter__(self):
         self.handles = [layer.register_forward_hook(self._catch(name)) for name, layer in self.layers.items()]
+        self.handles += [block.register_forward_hook(self._catch_block) for block in self.blocks]
         return self
 
     def __exit__(self, *_):
         for handle in self.handles:
             handle.remove()
 
-    def start(self, batch, added):
+    def start(self, batch, added, scaling):
         """Get ready for a batch that has been added to some layers already."""
-        self.batch, self.ragged, self.added, self.inputs, self.finite = batch, batch.ragged, added, {}, {}
+        self.batch, self.ragged, self.added, self.scaling = batch, batch.ragged, added, scaling
+        self.inputs, self.finite = {}, {}
         self.made = None, None
 
     def forget(self):
@@ -293,6 +308,11 @@ class _Hooks:
                 sample = sample_at(self.batch, place)
                 raise UncoupleError(f"{name}, sample {sample}: a gradient is not finite. {NOT_FINITE}")
 
+    def _catch_block(self, _, inputs, output):
+        states = output[0] if isinstance(output, tuple) else output
+        if self.scaling and states.requires_grad:
+            states.register_hook(self.scaling.fit)
+
     def _catch(self, name):
         def catch_input(_, inputs, output):
             # Nothing below the lowest scored layers needs a gradient: the graph, and the way back, begin there.
@@ -305,13 +325,30 @@ class _Hooks:
 
     def _add(self, name, g):
         kept, g = self.inputs.pop(name), g.flatten(0, -2)
-        self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
-        if name in self.added:
+        if not self.scaling:
+            self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
+        if name in self.added or (self.scaling and not self._fits(name, g)):
             return
         if isinstance(kept, Recipe):
             # Layers that share an input share its recipe, and their gradients come one after another.
             if kept != self.made[0]:
                 self.made = kept, make_again(kept)
             kept = self.made[1]
-        add_abs_products(self.sums[name], g, kept.flatten(0, -2), self.ragged, self.scratch)
+        factors = self.scaling.undo() if self.scaling else None
+        add_abs_products(self.sums[name], g, kept.flatten(0, -2), self.ragged, self.scratch, factors)
         self.added |= {name}
+
+    def _fits(self, name, g):
+        """Whether a scaled gradient may be added, or the batch is to be tried again; an error where that was the last.
+
+        A GPU is waited for here, which takes little beside the layer's product.
+        """
+        misfits = self.scaling.find_misfits(largest_of_each(g))
+        if not bool(misfits.any()):
+            return True
+        if self.scaling.is_last:
+            sample = sample_at(self.batch, int(misfits.nonzero()[0]))
+            raise UncoupleError(
+                f"{name}, sample {sample}: its gradient does not fit into float16, however it is scaled. {OTHER_DTYPE}"
+            )
+        return False

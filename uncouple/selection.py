@@ -4,6 +4,9 @@ Every rule takes flat row-major indices (int64 arrays without repeats, in any or
 ascending. `tops` holds one array a dimension, in the order of the variant's `dimensions`.
 """
 
+import bisect
+import math
+import operator
 from functools import partial, reduce
 
 import numpy as np
@@ -106,11 +109,7 @@ def smallest_count(select, lists, general, general_count):
     """
     known = min(map(len, lists))
     if select == "published":
-        for count in range(1, known + 1):
-            top = general[: count if general_count is None else general_count]
-            if len(select_published([i[:count] for i in lists], top)):
-                return count
-        return None
+        return _smallest_published([i[:known] for i in lists], general, general_count)
     weights = reduce(np.union1d, lists)
     never = np.iinfo(np.int64).max
     # From which size on a weight is in each top.
@@ -128,3 +127,33 @@ def smallest_count(select, lists, general, general_count):
         free &= until_general >= (counts if general_count is None else general_count)
     counts = counts[free & (counts <= known)]
     return int(counts.min()) if len(counts) else None
+
+
+def _smallest_published(lists, general, general_count):
+    """`smallest_count` of `published`: lists are kept in order, with a bit for each place that is not in general's top.
+
+    A weight that comes in moves all places behind it, which is a shift of one long number.
+    """
+    ranks = {int(weight): rank for rank, weight in enumerate(general)}
+    untils = [[ranks.get(int(weight), math.inf) for weight in top] for top in lists]
+    # Where all of a list is general's from the first, as with twice the same samples, no place is ever free.
+    if general_count is None and not all(any(u > r for r, u in enumerate(until)) for until in untils):
+        return None
+    orders, free = [[] for _ in lists], [0] * len(lists)
+    for count in range(1, len(lists[0]) + 1):
+        size = count if general_count is None else general_count
+        for which, (order, top, until) in enumerate(zip(orders, lists, untils, strict=True)):
+            weight = int(top[count - 1])
+            place = bisect.bisect(order, weight)
+            order.insert(place, weight)
+            low = free[which] & ((1 << place) - 1)
+            free[which] = low | (until[count - 1] >= size) << place | free[which] >> place << place + 1
+            if general_count is None and count <= len(general):
+                # What comes into general's top is no longer free.
+                taken = int(general[count - 1])
+                place = bisect.bisect_left(order, taken)
+                if place < count and order[place] == taken:
+                    free[which] &= ~(1 << place)
+        if reduce(operator.and_, free):
+            return count
+    return None

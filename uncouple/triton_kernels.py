@@ -31,6 +31,7 @@ def _add_abs_products(
     g,
     x,
     blocks,
+    factors,
     count,
     rows,
     columns,
@@ -52,9 +53,9 @@ def _add_abs_products(
     result = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     # One loop over the blocks of all samples, not one per sample: loads of the next sample start while this one ends.
     for block in range(count):
-        first = tl.load(blocks + 3 * block)
-        end = tl.load(blocks + 3 * block + 1)
-        is_last = tl.load(blocks + 3 * block + 2)
+        first = tl.load(blocks + 4 * block)
+        end = tl.load(blocks + 4 * block + 1)
+        is_last = tl.load(blocks + 4 * block + 2)
         token = (first + step).to(tl.int64)
         inside = first + step < end
         left = tl.load(g + token[None, :] * rows + m[:, None], mask=inside[None, :] & (m < rows)[:, None], other=0.0)
@@ -64,15 +65,15 @@ def _add_abs_products(
         # ieee: float32 inputs are not rounded to TF32.
         product = tl.dot(left, right, product, input_precision="ieee")
         if is_last:
-            result += tl.abs(product)
+            result += tl.abs(product) * tl.load(factors + tl.load(blocks + 4 * block + 3))
             product = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     place = total + m.to(tl.int64)[:, None] * columns + n[None, :]
     fits = (m < rows)[:, None] & (n < columns)[None, :]
     tl.store(place, tl.load(place, mask=fits) + result, mask=fits)
 
 
-def launch(total, g, x, ragged, tile=None):
-    """Add every sample's abs(G_s^T X_s) to `total`; see `kernels.add_abs_products`.
+def launch(total, g, x, ragged, factors=None, tile=None):
+    """Add every sample's abs(G_s^T X_s), times its factor, to `total`; see `kernels.add_abs_products`.
 
     Args:
         tile: shape of the work, for measurements; by default the one for the dtype of `g`.
@@ -80,6 +81,8 @@ def launch(total, g, x, ragged, tile=None):
     tile = tile or (FULL if g.dtype == torch.float32 else HALF)
     rows, columns = total.shape
     blocks = ragged.blocks(tile.tokens, total.device)
+    if factors is None:
+        factors = torch.ones(len(ragged.lengths), device=total.device)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)
     # A kernel is launched on the current GPU, whichever its tensors are on.
     with torch.cuda.device_of(total):
@@ -88,6 +91,7 @@ def launch(total, g, x, ragged, tile=None):
             g.contiguous(),
             x.contiguous(),
             blocks,
+            factors,
             len(blocks),
             rows,
             columns,
