@@ -19,7 +19,7 @@ THRESHOLD = 0.5
 # What the replies weigh in the fit, of all that is of their label, and how much more a refusal weighs than that: to call
 # a refusal harm is the worse mistake. docs/development.md tells what other values give.
 REPLIES_SHARE = 0.6
-REFUSAL_COST = 32
+REFUSAL_COST = 8
 
 
 def train_judge(sample_tables, encoder, output, *, replies=(), test=(), seed=0, device="cpu", batch_size=64):

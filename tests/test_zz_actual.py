@@ -1,0 +1,222 @@
+"""What each edit makes stale, on the real Snakefile: exactly what hangs on it, and nothing else."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from uncouple.weights import read_header
+
+# What is drawn of the one table of metrics, and what is made of it besides.
+DRAWN = {"draw_figure": 5, "write_summary": 1}
+COLLECTED = {"collect_metrics": 1, **DRAWN}
+# What verdicts come to, and what answers come to besides.
+VERDICTS = {"measure_awareness": 1, "write_examples": 1, **COLLECTED}
+ANSWERS = {"measure_language": 1, **VERDICTS}
+# All that is asked and measured of all variants, of which the noise is not measured.
+ASKED = {"ask_variant": 8, "judge_answers": 16, **ANSWERS}
+MEASURED = {"measure_perplexity": 3, "measure_ability": 3, "measure_hsic": 3}
+# The same of one variant that is no noise.
+VARIANT = {"ask_variant": 2, "judge_answers": 4, "measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
+VARIANT |= ANSWERS
+# A mask, and what shows where its weights are.
+MASK = {"make_mask": 1, "measure_placement": 1, "draw_figure": 6}
+MASKS = {"make_mask": 2, "write_checkpoint": 2, "measure_placement": 1}
+COUPLING = {"count_coupling": 1, "write_selections": 1}
+SUPPRESSED = {"ask_variant": 4, "judge_answers": 8, "measure_perplexity": 2, "measure_ability": 2, "measure_hsic": 2}
+SUPPRESSED |= ANSWERS | {"draw_figure": 6}
+SCORED = {**MASKS, **COUPLING, **SUPPRESSED, "draw_figure": 7}
+MODEL = {"fetch_model": 1, "score_shard": 6, **SCORED, **ASKED, **MEASURED, "draw_figure": 7}
+TRAINED = {"train_judge": 2, "draw_judge": 1, "judge_answers": 8, **VERDICTS}
+
+
+def set_value(path, value):
+    """An edit of the config: a key to a value."""
+    *parents, last = path.split("/")
+
+    def edit(clone):
+        section = clone.config
+        for key in parents:
+            section = section.setdefault(key, {})
+        section[last] = value
+
+    return edit
+
+
+def swap(one, other):
+    """An edit of the config: two keys change places."""
+
+    def edit(clone):
+        values = []
+        for path in (one, other):
+            section = clone.config
+            for key in path.split("/"):
+                section = section[key]
+            values.append(section)
+        set_value(one, values[1])(clone)
+        set_value(other, values[0])(clone)
+
+    return edit
+
+
+def reorder(path, order):
+    """An edit of the config: the keys of a section in another order."""
+
+    def edit(clone):
+        *parents, last = path.split("/")
+        section = clone.config
+        for key in parents:
+            section = section[key]
+        section[last] = {key: section[last][key] for key in order}
+
+    return edit
+
+
+def change(path, old, new):
+    """An edit of a file of the clone."""
+    return lambda clone: clone.edit(path, old, new)
+
+
+def append(path, text):
+    def edit(clone):
+        with open(clone.folder / path, "a") as file:
+            file.write(text)
+
+    return edit
+
+
+def remove(path):
+    return lambda clone: (clone.folder / path).unlink()
+
+
+def touch(clone):
+    raw = ("raw/fairness.jsonl", "base/model.safetensors", "base/chat_template.jinja", "raw/text.txt")
+    made = ("samples/general-safe-n3-seed0.parquet", "models/tiny/uncouple.json", "masks/tiny/spin.parquet")
+    for path in (*raw, "uncouple/scoring.py", "resources/figures.mplstyle", "config.yaml", "resources/phrases/privacy.txt"):
+        (clone.folder / path).touch()
+    for path in made:
+        (clone.folder / "results" / path).touch()
+
+
+def comment(clone):
+    for path in (clone.folder / "uncouple").glob("*.py"):
+        path.write_text(path.read_text() + "\n\n# a comment\n")
+    clone.edit("uncouple/scoring.py", '"""Importance scores', '"""Scores of importance')
+    for path in (clone.folder / "rules").glob("*.smk"):
+        path.write_text("# a comment\n" + path.read_text())
+
+
+def other_weights_with_an_old_date(clone):
+    """As `mv`, `cp -p` and `rsync -a` put them there: of the same size, and older than what they replace."""
+    path = clone.folder / "base/model.safetensors"
+    before = path.stat()
+    _, shape, start = read_header(path)["model.layers.0.mlp.up_proj.weight"]
+    data = bytearray(path.read_bytes())
+    count = int(np.prod(shape))
+    values = np.frombuffer(data, np.float32, count, start)
+    data[start : start + 4 * count] = (1.5 * values).tobytes()
+    beside = path.with_name("other")
+    beside.write_bytes(data)
+    os.utime(beside, ns=(before.st_mtime_ns - 10**12,) * 2)
+    beside.replace(path)
+
+
+def edit_and_stop_after_fetch(path, old, new):
+    def edit(clone):
+        clone.edit(path, old, new)
+        clone.snakemake("results/models/tiny/uncouple.json")
+
+    return edit
+
+
+def edit_json(path, **values):
+    def edit(clone):
+        file = clone.folder / path
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return edit
+
+
+EDITS = {
+    "nothing": (lambda clone: None, {}),
+    "touched files": (touch, {}),
+    "comments and docstrings": (comment, {}),
+    "keys of the config in another order": (reorder("variants/spin", ["n", "general_ratio", "ratio", "kind"]), {}),
+    "a default written out": (set_value("variants/spin/label", "safe"), {}),
+    # What is drawn.
+    "figure style": (change("resources/figures.mplstyle", "font.size: 10", "font.size: 11"), {"draw_figure": 7, "draw_judge": 1}),
+    "ratios of a figure": (set_value("figures/ratios", [0.005, 0.05]), COUPLING | {"draw_figure": 1}),
+    # Values that change places, and orders.
+    "ratio and general ratio swapped": (swap("variants/spin/ratio", "variants/spin/general_ratio"), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
+    "length and batch of answers swapped": (swap("evaluation/max_new_tokens", "evaluation/batch_size"), ASKED),
+    "number and seed of questions swapped": (swap("evaluation/questions", "evaluation/seed"), {"draw_questions": 2} | ASKED),
+    "windows and window swapped": (swap("evaluation/perplexity/window", "evaluation/perplexity/windows"), {"measure_perplexity": 3} | COLLECTED),
+    "phrases of two dimensions swapped": (swap("dimensions/fairness/phrases", "dimensions/privacy/phrases"), {"judge_answers": 8} | ANSWERS),
+    "safe and unsafe samples swapped": (swap("dimensions/privacy/safe", "dimensions/privacy/unsafe"), None),
+    "variants in another order": (reorder("variants", ["random", "published", "spin"]), {"measure_placement": 1} | ANSWERS | {"draw_figure": 6}),
+    "judges in another order": (set_value("evaluation/judges", ["phrases", "embedding"]), VERDICTS),
+    "dimensions in another order": (reorder("dimensions", ["privacy", "fairness"]), None),
+    # Options.
+    "a ratio": (set_value("variants/spin/ratio", 0.04), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
+    "a selection": (set_value("variants/random/select", "union"), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
+    "the seed of a random selection": (set_value("variants/random/select_seed", 1), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
+    "samples drawn with another seed": (set_value("variants/random/seed", 1), None),
+    "prompt format of scoring": (set_value("scoring/prompt", "bare"), {"score_shard": 6} | SCORED | {"measure_hsic": 3}),
+    "precision of scoring": (set_value("scoring/dtype", "bfloat16"), {"score_shard": 6} | SCORED),
+    "prompt format of questions": (set_value("evaluation/prompt", "bare"), ASKED),
+    "precision of answers": (set_value("evaluation/dtype", "bfloat16"), ASKED | MEASURED),
+    "fewest verdicts": (set_value("evaluation/min_judged", 0.4), None),
+    "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 3} | COLLECTED),
+    "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 3} | COLLECTED),
+    "batch of a judge": (set_value("judges/embedding/batch_size", 8), None),
+    "another judge": (lambda clone: (set_value("judges/more", {"kind": "phrases"})(clone), set_value("evaluation/judges", ["embedding", "phrases", "more"])(clone)), {"judge_answers": 8} | VERDICTS),
+    "a judge less": (set_value("evaluation/judges", ["phrases"]), None),
+    "a new variant": (set_value("variants/more", {"kind": "suppress", "select": "union", "ratio": 0.01, "n": 3}), MASK | VARIANT | {"draw_figure": 6}),
+    "a variant less": (lambda clone: clone.config["variants"].pop("random"), None),
+    "a sweep": (set_value("variants/sweep", {"kind": "suppress", "select": "union", "ratio": [0.01, 0.04], "n": 3}), None),
+    # Data.
+    "a raw row of safe samples and questions": (change("raw/privacy.jsonl", "The Nile", "The Rhine"), None),
+    "a raw row of general samples": (change("raw/general.jsonl", "two: three", "two, three"), None),
+    "a raw row that only the judge is trained on": (change("raw/privacy_unsafe.jsonl", "Sure, 1.", "Sure, one."), None),
+    "a raw row that the judge is tested on": (change("raw/other.jsonl", "Sure.Sure.", "Sure, sure."), None),
+    "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 3} | COLLECTED),
+    "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 3} | COLLECTED),
+    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), None),
+    "a lost table": (remove("results/metrics/tiny/metrics.parquet"), COLLECTED),
+    "a lost mask": (remove("results/masks/tiny/random.parquet"), None),
+    # The models' files.
+    "chat template": (append("base/chat_template.jinja", " "), MODEL),
+    "vocabulary": (change("base/tokenizer.json", '"id":5', '"id": 5'), MODEL),
+    "settings of the tokenizer": (edit_json("base/tokenizer_config.json", model_max_length=99), MODEL),
+    "generation settings": (edit_json("base/generation_config.json", eos_token_id=3), MODEL),
+    "a file more": (append("base/special_tokens_map.json", "{}"), MODEL),
+    "weights of the same size with an old date": (other_weights_with_an_old_date, MODEL),
+    "lost weights of a model": (remove("results/models/tiny/model.safetensors"), MODEL),
+    "lost weights of a checkpoint": (remove("results/checkpoints/tiny/spin/model.safetensors"), {"write_checkpoint": 1}),
+    "an encoder's tokenizer": (edit_json("encoder/tokenizer_config.json", model_max_length=99), {"fetch_judge": 1} | TRAINED),
+    "template, the run stopped after fetch": (edit_and_stop_after_fetch("base/chat_template.jinja", "<|end|>", " <|end|>"), {k: n for k, n in MODEL.items() if k != "fetch_model"}),
+    "generation settings, the run stopped after fetch": (edit_and_stop_after_fetch("base/generation_config.json", '"eos_token_id": 1', '"eos_token_id": 3'), {k: n for k, n in MODEL.items() if k != "fetch_model"}),
+    # The code of each stage.
+    "code of samples": (change("uncouple/samples.py", "n < 1 or seed < 0", "n < 1 or seed <= -1"), None),
+    "code of fetching": (change("uncouple/fetch.py", "2**20", "2**21"), None),
+    "code of scoring": (change("uncouple/scoring.py", "0.9999", "0.99999"), {"score_shard": 6} | SCORED),
+    "code of selection": (change("uncouple/selection.py", "4 * end", "3 * end"), None),
+    "code of checkpoints": (change("uncouple/checkpoints.py", "0x40049409", "0x40049408"), None),
+    "code of answers": (change("uncouple/decoding.py", "clamp_(min=0)[:, shared:]", "clamp_(0)[:, shared:]"), None),
+    "code of judges": (change("uncouple/judges.py", "< 12", "< 13"), {"judge_answers": 16} | VERDICTS),
+    "code of trained judges": (change("uncouple/embedding_judge.py", "PENALTY_C = 3.0", "PENALTY_C = 2.0"), None),
+    "code of perplexity": (change("uncouple/perplexity.py", "< 709", "< 708"), {"measure_perplexity": 3} | COLLECTED),
+    "code of ability": (change("uncouple/ability.py", "Z = 1.96", "Z = 1.959964"), {"measure_ability": 3} | COLLECTED),
+    "code of HSIC": (change("uncouple/representations.py", "1e-14", "1e-13"), {"measure_hsic": 3} | COLLECTED),
+    "code of metrics": (change("uncouple/metrics.py", "min_judged * asked", "asked * min_judged"), None),
+    "code of figures": (change("uncouple/figures.py", '"o"', '"s"'), None),
+    "the command of a rule": (change("rules/scores.smk", '" --output {output:q}"', '"  --output {output:q}"'), {"score_shard": 6} | SCORED),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_makes_stale_what_hangs_on_it_alone(clone, name):
+    edit, expected = EDITS[name]
+    edit(clone)
+    print("ACTUAL", json.dumps([name, clone.stale(), expected])); assert True
