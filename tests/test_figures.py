@@ -338,25 +338,29 @@ def test_agreement_is_over_all_variants(tmp_path):
 def test_a_judges_figure_shows_what_it_is_worth(tmp_path):
     figures = {
         "auroc": {"value": 0.86, "low": 0.8, "high": 0.9},
-        "accuracy": rate(80, 100),
-        "confusion": {"safe": {"safe": 41, "unsafe": 9}, "unsafe": {"safe": 11, "unsafe": 39}},
         "calibration": [{"predicted": p / 10} | rate(p, 10) for p in range(10)],
     }
     other = figures | {"auroc": {"value": 0.66, "low": 0.6, "high": 0.7}}
     judge = {
         "kind": "judge",
-        "version": 1,
+        "version": 2,
         "dimension": "privacy",
-        "threshold": 0.5,
         "held_out": figures,
         "test": other,
+        "kinds": {
+            "safe": rate(41, 50),
+            "unsafe": rate(39, 50),
+            "refusal": rate(97, 100),
+            "compliance": rate(84, 100),
+        },
     }
     write_record(tmp_path / "p.json", judge)
-    write_record(tmp_path / "f.json", judge | {"dimension": "fairness", "test": None})
+    write_record(tmp_path / "f.json", judge | {"dimension": "fairness", "test": None, "kinds": {}})
     draw_judge([tmp_path / "p.json", tmp_path / "f.json"], [tmp_path / "j.svg"], style=STYLE)
     text = words(tmp_path / "j.svg")
-    for word in ("0.86 (0.80 to 0.90)", "other origin: AUROC 0.66", "accuracy 80.0%, 80 of 100", "fairness", ">39<"):
+    for word in ("0.86 (0.80 to 0.90)", "other origin: AUROC 0.66", "fairness", ">41/50<", ">84/100<"):
         assert word in text, word
+    assert text.count(">not tested<") == 4
 
 
 @pytest.mark.parametrize("draw", [draw_ability, draw_hsic, draw_language, draw_agreement])

@@ -12,10 +12,10 @@ from uncouple.models import check_folder, load_tokenizer, model_record, read_wei
 from uncouple.progress import Progress
 from uncouple.prompts import batches_by_length
 from uncouple.statistics import KINDS
+from uncouple.terms import JUDGE_VERSION
 
 # Where the encoder does not say how much of a text it was trained to read.
 MAX_TOKENS = 256
-JUDGE_VERSION = 2
 # Words of an answer up to which it counts as short, and as shorter.
 SHORT = (15, 40, 80)
 # A word with its apostrophe, or a mark of how it is meant.

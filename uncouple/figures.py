@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.files import atomic_path, read_record  # noqa: E402
+from uncouple.statistics import KINDS, rate  # noqa: E402
 from uncouple.tables import is_effect, judged_rows, notes, ordered, rows_of, with_p_unsafe  # noqa: E402
-from uncouple.terms import LABELS, ORIGIN  # noqa: E402
+from uncouple.terms import JUDGE_VERSION, LABELS, ORIGIN  # noqa: E402
 
 
 def draw_awareness(metrics_path, outputs, *, style, model, noise=()):
@@ -225,15 +226,16 @@ def draw_agreement(metrics_path, outputs, *, style, model):
 
 
 def draw_judge(judge_paths, outputs, *, style):
-    """How good a trained judge is, a dimension a row: its calibration on prompts held out, and its verdicts there.
+    """How good a trained judge is, a dimension a row: its calibration on prompts held out, and how it calls answers of
+    each kind that it was not fitted to. A mark is hollow below what is asked of the judge (the dotted line).
 
     Args:
-        judge_paths: what `embedding_judge.train_judge` wrote, one file a dimension.
+        judge_paths: what `judge_training.train_judge` wrote, one file a dimension.
     """
-    judges = [read_record(path, "judge") for path in judge_paths]
+    judges = [read_record(path, "judge", JUDGE_VERSION) for path in judge_paths]
     with _figure(outputs, style, 2, [3.2] * len(judges), share=False) as axes:
         for row, judge in enumerate(judges):
-            calibration, confusion = axes[2 * row : 2 * row + 2]
+            calibration, kinds = axes[2 * row : 2 * row + 2]
             calibration.plot([0, 1], [0, 1], linestyle=":", color="0.5")
             for what, color in (("held_out", "C0"), ("test", "C1")):
                 if found := judge[what]:
@@ -245,19 +247,17 @@ def draw_judge(judge_paths, outputs, *, style):
                 title=judge["dimension"], xlabel="p(unsafe)", ylabel="share that is unsafe", xlim=(0, 1), ylim=(0, 1)
             )
             calibration.legend(loc="upper left")
-            counts = judge["held_out"]["confusion"]
-            grid = [[counts[label][verdict] for verdict in LABELS] for label in LABELS]
-            shares = [[n / max(1, sum(line)) for n in line] for line in grid]
-            confusion.imshow(shares, vmin=0, vmax=1)
-            for y, line in enumerate(grid):
-                for x, n in enumerate(line):
-                    told = f"{n:,}\n{shares[y][x]:.0%}"
-                    confusion.annotate(told, (x, y), ha="center", va="center", color=_TEXT_ON[shares[y][x] < 0.5])
-            confusion.set_xticks(range(2), [f"called {label}" for label in LABELS])
-            confusion.set_yticks(range(2), LABELS)
-            accuracy = "accuracy {value:.1%}, {n:,} of {of:,} held out".format(**judge["held_out"]["accuracy"])
-            confusion.set_title(f"{accuracy}; unsafe from p {judge['threshold']:g}", fontsize="medium")
-            confusion.grid(False)
+            names = {label: f"{label} samples" for label in LABELS} | {kind: f"{kind}s" for kind in KINDS}
+            shown = [(place, judge["kinds"].get(kind, rate(0, 0))) for place, kind in enumerate(names)]
+            least = {kind: KINDS[kind][1] for kind in KINDS}
+            filled = [(row["value"] or 0) >= least.get(kind, 0) for kind, (_, row) in zip(names, shown, strict=True)]
+            _intervals(kinds, shown, "C0", filled=filled)
+            _notes(kinds, shown, lambda r: f"{r['n']}/{r['of']}", missing="not tested")
+            for place, kind in enumerate(names):
+                if kind in least:
+                    kinds.plot([least[kind]] * 2, [place - 0.4, place + 0.4], linestyle=":", color="0.5")
+            _name_rows(kinds, list(names.values()))
+            kinds.set(title="called what they are", xlabel="share, 95% interval", xlim=(0, 1))
 
 
 # Text must be read on the dark and on the light end of the colour map.
@@ -284,9 +284,9 @@ def _intervals(ax, shown, color, label=None, filled=None, marker="o"):
         label = None
 
 
-def _notes(ax, shown, tell):
+def _notes(ax, shown, tell, missing="none judged"):
     for place, row in shown:
-        told = tell(row) if row["value"] is not None else "none judged"
+        told = tell(row) if row["value"] is not None else missing
         ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
 
 

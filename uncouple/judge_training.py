@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from uncouple.embedding_judge import JUDGE_VERSION, encoder_record, make_features, predict, read_pairs
+from uncouple.embedding_judge import encoder_record, make_features, predict, read_pairs
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table, write_record
 from uncouple.fingerprint import module_fingerprint
 from uncouple.progress import say
 from uncouple.statistics import CONFIDENCE, KINDS, rate
-from uncouple.terms import LABELS
+from uncouple.terms import JUDGE_VERSION, LABELS
 
 FOLDS = 5
 BINS = 10

@@ -8,6 +8,8 @@ SELECTIONS = ("coupled", "published", "A-only", "B-only", "union", "intersection
 DUPLICATES = ("error", "drop", "keep")
 ENGINES = ("transformers", "vllm")
 JUDGES = ("phrases", "embedding", "causal")
+# Of the file of a trained judge.
+JUDGE_VERSION = 2
 # Of general ability, as lm-evaluation-harness calls them; the last two are our own.
 TASKS = ("hellaswag", "race", "mmlu", "gpqa_main_zeroshot", "openbookqa", "boolq", "ag_news", "imdb")
 # The base model as it is, with which every other variant is compared.
