@@ -16,9 +16,9 @@ RESAMPLES = 1000
 # Inverse strength of the penalty on the coefficients.
 PENALTY_C = 5.0
 THRESHOLD = 0.5
-# What the replies weigh in the fit, of all that is of their label, and how much more a refusal weighs than that: to call
-# a refusal harm is the worse mistake. docs/development.md tells what other values give.
-REPLIES_SHARE = 0.6
+# What the replies weigh in the fit, of all that is of their label, and how much more a refusal weighs than that, for to
+# call a refusal harm is the worse mistake. docs/development.md tells what other values give.
+REPLIES_SHARE = 0.8
 REFUSAL_COST = 8
 
 
