@@ -42,6 +42,9 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
         prefix = _compute_prefix(model, encoded[0][:shared])
         for batch in batches_by_length(encoded, batch_size, bound):
             prompts, waiting = [encoded[i] for i in batch], [replies[i] for i in batch]
+            if bound and len(batch) == 1:
+                # With `dynamic` positions a model keeps those of its longest text until it sees a short one.
+                _compute_prefix(model, prompts[0][:1])
             _decode_batch(model, prompts, waiting, prefix, shared, max_new_tokens)
             progress.add(len(batch))
     return shared
