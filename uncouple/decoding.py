@@ -41,6 +41,9 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
         prefix = _compute_prefix(model, encoded[0][:shared])
         for batch in batches_of(model.config, encoded, max_new_tokens, batch_size):
             prompts, waiting = [encoded[i] for i in batch], [replies[i] for i in batch]
+            if bound and len(batch) == 1:
+                # With `dynamic` positions a model keeps those of its longest text until it sees a short one.
+                _compute_prefix(model, prompts[0][:1])
             _decode_batch(model, prompts, waiting, prefix, shared, max_new_tokens)
             progress.add(len(batch))
     return shared
