@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from uncouple.config import resolve
 from uncouple.errors import UncoupleError
 from uncouple.fingerprint import fingerprint
-from uncouple.records import OTHER_PATTERNS, RECORD_NAME, check_files, read_model_record
+from uncouple.records import OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
 for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
@@ -291,7 +291,7 @@ def all_replies():
     """The tables of short replies that trained judges learn of; those of one dimension help the judges of others."""
     return [
         f"{RESULTS}/samples/{name}-{key}-all.parquet"
-        for name, dimension in config["dimensions"].items()
+        for name, dimension in sorted(config["dimensions"].items())
         for key in ("refusals", "compliances")
         if key in dimension
     ]
@@ -385,16 +385,15 @@ def all_records():
     return models + judges + all_checkpoints()
 
 
-def is_spoilt(record):
-    """Whether a model's folder was made and no longer is what its record says: a file is lost, or is another one."""
-    folder = Path(record).parent
-    try:
-        return Path(record).exists() and check_files(folder, read_model_record(folder)["files"])
-    except UncoupleError:
-        return True
+def source_content(wildcards):
+    """The content of a model's files in a local folder: Snakemake looks at dates, and what is moved there has an old one."""
+    found = "judges/{judge}/model" if "judge" in wildcards.keys() else "models/{model}"
+    return content_fingerprint(local_model_files(wildcards), f"{RESULTS}/{found.format(**dict(wildcards.items()))}")
 
 
-# Snakemake looks at the record alone, and at the dates of what it was made from: it would neither miss the weights beside
-# it nor see that others, with an older date, were put in the place that they were linked from.
-if workflow.is_main_process and workflow.dag_settings:
-    workflow.dag_settings.forcerun |= frozenset(filter(is_spoilt, all_records()))
+# Snakemake looks at the record alone: the step that makes a folder would never run again for the weights lost from it.
+if workflow.is_main_process:
+    for record in filter(os.path.exists, all_records()):
+        if lost := missing_files(Path(record).parent):
+            print(f"{record} counts as not made: {', '.join(lost)} lost or of another version.", file=sys.stderr)
+            os.unlink(record)

@@ -21,6 +21,7 @@ rule fetch_model:
         mem_mb=8000,
     params:
         source=model_flags,
+        content=source_content,
         code=fingerprint("fetch"),
     shell:
         "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"
@@ -39,6 +40,7 @@ rule fetch_judge:
         mem_mb=8000,
     params:
         source=model_flags,
+        content=source_content,
         code=fingerprint("fetch"),
     shell:
         "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"

@@ -10,8 +10,6 @@ import yaml
 from conftest import ROOT, TEXTS
 
 COPIED = ("uncouple", "workflow", "rules", "envs", "resources", "config.yaml")
-# Besides those, what a test may edit: the raw data, and the folders that model and encoder are taken from.
-EDITED = (*COPIED, "raw", "base", "encoder")
 
 
 class Clone:

@@ -17,18 +17,23 @@ ANSWERS = {"measure_language": 1, **VERDICTS}
 # All that is asked and measured of all variants, of which the noise is not measured.
 ASKED = {"ask_variant": 8, "judge_answers": 16, **ANSWERS}
 MEASURED = {"measure_perplexity": 3, "measure_ability": 3, "measure_hsic": 3}
-# The same of one variant that is no noise.
-VARIANT = {"ask_variant": 2, "judge_answers": 4, "measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
-VARIANT |= ANSWERS
-# A mask, and what shows where its weights are.
-MASK = {"make_mask": 1, "measure_placement": 1, "draw_figure": 6}
-MASKS = {"make_mask": 2, "write_checkpoint": 2, "measure_placement": 1}
+# A mask, where its weights are, and all of its variant.
+VARIANT = {"make_mask": 1, "measure_placement": 1, "ask_variant": 2, "judge_answers": 4, **ANSWERS, "draw_figure": 6}
+VARIANT |= {"measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
+# Both masks, of which one is written as a checkpoint, and both variants.
+MASKED = {"make_mask": 2, "write_checkpoint": 1, "measure_placement": 1, "ask_variant": 4, "judge_answers": 8}
+MASKED |= {"measure_perplexity": 2, "measure_ability": 2, "measure_hsic": 2, **ANSWERS, "draw_figure": 6}
 COUPLING = {"count_coupling": 1, "write_selections": 1}
-SUPPRESSED = {"ask_variant": 4, "judge_answers": 8, "measure_perplexity": 2, "measure_ability": 2, "measure_hsic": 2}
-SUPPRESSED |= ANSWERS | {"draw_figure": 6}
-SCORED = {**MASKS, **COUPLING, **SUPPRESSED, "draw_figure": 7}
-MODEL = {"fetch_model": 1, "score_shard": 6, **SCORED, **ASKED, **MEASURED, "draw_figure": 7}
+SELECTED = {**MASKED, **COUPLING, "draw_figure": 7}
+SCORED = {"score_shard": 6, **SELECTED}
+# One set of samples: two shards.
+SET = {**SCORED, "score_shard": 2}
+EVERYTHING = {**SCORED, **ASKED, **MEASURED, "draw_figure": 7}
+MODEL = {"fetch_model": 1, **EVERYTHING}
 TRAINED = {"train_judge": 2, "draw_judge": 1, "judge_answers": 8, **VERDICTS}
+# The judge of one dimension.
+TRAINED_ONE = {**TRAINED, "train_judge": 1, "judge_answers": 4}
+TABLES = {"write_summary": 1, "write_selections": 1, "write_examples": 1}
 
 
 def set_value(path, value):
@@ -86,14 +91,24 @@ def append(path, text):
     return edit
 
 
-def remove(path):
-    return lambda clone: (clone.folder / path).unlink()
+def remove(*paths):
+    def edit(clone):
+        for path in paths:
+            (clone.folder / path).unlink()
+
+    return edit
+
+
+def another_judge(clone):
+    set_value("judges/more", {"kind": "phrases"})(clone)
+    set_value("evaluation/judges", ["embedding", "phrases", "more"])(clone)
 
 
 def touch(clone):
     raw = ("raw/fairness.jsonl", "base/model.safetensors", "base/chat_template.jinja", "raw/text.txt")
     made = ("samples/general-safe-n3-seed0.parquet", "models/tiny/uncouple.json", "masks/tiny/spin.parquet")
-    for path in (*raw, "uncouple/scoring.py", "resources/figures.mplstyle", "config.yaml", "resources/phrases/privacy.txt"):
+    own = ("uncouple/scoring.py", "resources/figures.mplstyle", "resources/phrases/privacy.txt", "config.yaml")
+    for path in (*raw, *own):
         (clone.folder / path).touch()
     for path in made:
         (clone.folder / "results" / path).touch()
@@ -125,7 +140,7 @@ def other_weights_with_an_old_date(clone):
 def edit_and_stop_after_fetch(path, old, new):
     def edit(clone):
         clone.edit(path, old, new)
-        clone.snakemake("results/models/tiny/uncouple.json")
+        clone.snakemake("--", "results/models/tiny/uncouple.json")
 
     return edit
 
@@ -145,73 +160,200 @@ EDITS = {
     "keys of the config in another order": (reorder("variants/spin", ["n", "general_ratio", "ratio", "kind"]), {}),
     "a default written out": (set_value("variants/spin/label", "safe"), {}),
     # What is drawn.
-    "figure style": (change("resources/figures.mplstyle", "font.size: 10", "font.size: 11"), {"draw_figure": 7, "draw_judge": 1}),
-    "ratios of a figure": (set_value("figures/ratios", [0.005, 0.05]), COUPLING | {"draw_figure": 1}),
+    "figure style": (
+        change("resources/figures.mplstyle", "font.size: 10", "font.size: 11"),
+        {"draw_figure": 7, "draw_judge": 1},
+    ),
+    "ratios of a figure": (set_value("figures/ratios", [0.005, 0.05]), {**COUPLING, "draw_figure": 1}),
     # Values that change places, and orders.
-    "ratio and general ratio swapped": (swap("variants/spin/ratio", "variants/spin/general_ratio"), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
+    "ratio and general ratio swapped": (
+        swap("variants/spin/ratio", "variants/spin/general_ratio"),
+        {**VARIANT, "write_checkpoint": 1},
+    ),
     "length and batch of answers swapped": (swap("evaluation/max_new_tokens", "evaluation/batch_size"), ASKED),
-    "number and seed of questions swapped": (swap("evaluation/questions", "evaluation/seed"), {"draw_questions": 2} | ASKED),
-    "windows and window swapped": (swap("evaluation/perplexity/window", "evaluation/perplexity/windows"), {"measure_perplexity": 3} | COLLECTED),
-    "phrases of two dimensions swapped": (swap("dimensions/fairness/phrases", "dimensions/privacy/phrases"), {"judge_answers": 8} | ANSWERS),
-    "safe and unsafe samples swapped": (swap("dimensions/privacy/safe", "dimensions/privacy/unsafe"), None),
-    "variants in another order": (reorder("variants", ["random", "published", "spin"]), {"measure_placement": 1} | ANSWERS | {"draw_figure": 6}),
+    "number and seed of questions swapped": (
+        swap("evaluation/questions", "evaluation/seed"),
+        {"draw_questions": 2, **ASKED},
+    ),
+    "windows and window swapped": (
+        swap("evaluation/perplexity/window", "evaluation/perplexity/windows"),
+        {"measure_perplexity": 3, **COLLECTED},
+    ),
+    "phrases of two dimensions swapped": (
+        swap("dimensions/fairness/phrases", "dimensions/privacy/phrases"),
+        {"judge_answers": 8, **ANSWERS},
+    ),
+    # The judge of the dimension is trained anew, and is asked about two variants that are not suppressed as well.
+    "safe and unsafe samples swapped": (
+        swap("dimensions/privacy/safe", "dimensions/privacy/unsafe"),
+        {
+            **SET,
+            "draw_samples": 2,
+            "take_samples": 2,
+            "train_judge": 1,
+            "draw_judge": 1,
+            "judge_answers": 10,
+            "measure_hsic": 3,
+        },
+    ),
+    "variants in another order": (
+        reorder("variants", ["random", "published", "spin"]),
+        {"measure_placement": 1, **ANSWERS, "draw_figure": 6},
+    ),
     "judges in another order": (set_value("evaluation/judges", ["phrases", "embedding"]), VERDICTS),
-    "dimensions in another order": (reorder("dimensions", ["privacy", "fairness"]), None),
+    # The first dimension is A, and the pair of HSIC has the other name.
+    "dimensions in another order": (
+        reorder("dimensions", ["privacy", "fairness"]),
+        {**SELECTED, "draw_judge": 1, "measure_hsic": 3},
+    ),
     # Options.
-    "a ratio": (set_value("variants/spin/ratio", 0.04), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
-    "a selection": (set_value("variants/random/select", "union"), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
-    "the seed of a random selection": (set_value("variants/random/select_seed", 1), MASK | VARIANT | {"write_checkpoint": 1, "draw_figure": 6}),
-    "samples drawn with another seed": (set_value("variants/random/seed", 1), None),
-    "prompt format of scoring": (set_value("scoring/prompt", "bare"), {"score_shard": 6} | SCORED | {"measure_hsic": 3}),
-    "precision of scoring": (set_value("scoring/dtype", "bfloat16"), {"score_shard": 6} | SCORED),
+    "a ratio": (set_value("variants/spin/ratio", 0.04), {**VARIANT, "write_checkpoint": 1}),
+    "a selection": (set_value("variants/random/select", "union"), VARIANT),
+    "the seed of a random selection": (set_value("variants/random/select_seed", 1), VARIANT),
+    "samples drawn with another seed": (
+        set_value("variants/random/seed", 1),
+        {**VARIANT, "draw_samples": 3, "score_shard": 6},
+    ),
+    "prompt format of scoring": (set_value("scoring/prompt", "bare"), {**SCORED, "measure_hsic": 3}),
+    "precision of scoring": (set_value("scoring/dtype", "bfloat16"), SCORED),
     "prompt format of questions": (set_value("evaluation/prompt", "bare"), ASKED),
-    "precision of answers": (set_value("evaluation/dtype", "bfloat16"), ASKED | MEASURED),
-    "fewest verdicts": (set_value("evaluation/min_judged", 0.4), None),
-    "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 3} | COLLECTED),
-    "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 3} | COLLECTED),
-    "batch of a judge": (set_value("judges/embedding/batch_size", 8), None),
-    "another judge": (lambda clone: (set_value("judges/more", {"kind": "phrases"})(clone), set_value("evaluation/judges", ["embedding", "phrases", "more"])(clone)), {"judge_answers": 8} | VERDICTS),
-    "a judge less": (set_value("evaluation/judges", ["phrases"]), None),
-    "a new variant": (set_value("variants/more", {"kind": "suppress", "select": "union", "ratio": 0.01, "n": 3}), MASK | VARIANT | {"draw_figure": 6}),
-    "a variant less": (lambda clone: clone.config["variants"].pop("random"), None),
-    "a sweep": (set_value("variants/sweep", {"kind": "suppress", "select": "union", "ratio": [0.01, 0.04], "n": 3}), None),
+    "precision of answers": (set_value("evaluation/dtype", "bfloat16"), {**ASKED, **MEASURED}),
+    "fewest verdicts": (set_value("evaluation/min_judged", 0.4), {"measure_awareness": 1, **COLLECTED}),
+    "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 3, **COLLECTED}),
+    "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 3, **COLLECTED}),
+    "batch of a judge": (set_value("judges/embedding/batch_size", 8), {"judge_answers": 8, **VERDICTS}),
+    "another judge": (another_judge, {"judge_answers": 8, **VERDICTS}),
+    # The figure of how judges agree needs two.
+    "a judge less": (set_value("evaluation/judges", ["phrases"]), {**VERDICTS, "draw_figure": 4}),
+    "a new variant": (
+        set_value("variants/more", {"kind": "suppress", "select": "union", "ratio": 0.01, "n": 3}),
+        VARIANT,
+    ),
+    "a variant less": (set_value("variants/random", None), {"measure_placement": 1, **ANSWERS, "draw_figure": 6}),
+    "a sweep": (
+        set_value("variants/sweep", {"kind": "suppress", "select": "union", "ratio": [0.01, 0.04], "n": 3}),
+        {
+            **VARIANT,
+            "make_mask": 2,
+            "ask_variant": 4,
+            "judge_answers": 8,
+            "measure_perplexity": 2,
+            "measure_ability": 2,
+            "measure_hsic": 2,
+        },
+    ),
     # Data.
-    "a raw row of safe samples and questions": (change("raw/privacy.jsonl", "The Nile", "The Rhine"), None),
-    "a raw row of general samples": (change("raw/general.jsonl", "two: three", "two, three"), None),
-    "a raw row that only the judge is trained on": (change("raw/privacy_unsafe.jsonl", "Sure, 1.", "Sure, one."), None),
-    "a raw row that the judge is tested on": (change("raw/other.jsonl", "Sure.Sure.", "Sure, sure."), None),
-    "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 3} | COLLECTED),
-    "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 3} | COLLECTED),
-    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), None),
-    "a lost table": (remove("results/metrics/tiny/metrics.parquet"), COLLECTED),
-    "a lost mask": (remove("results/masks/tiny/random.parquet"), None),
+    "a raw row of safe samples and questions": (
+        change("raw/privacy.jsonl", "The Nile", "The Rhine"),
+        {
+            **SET,
+            "draw_samples": 2,
+            "draw_questions": 1,
+            "take_samples": 1,
+            "train_judge": 1,
+            "draw_judge": 1,
+            "ask_variant": 6,
+            "judge_answers": 12,
+            "measure_hsic": 3,
+        },
+    ),
+    "a raw row of general samples": (
+        change("raw/general.jsonl", "two: three", "two, three"),
+        {**SET, "draw_samples": 1},
+    ),
+    "a raw row that only the judge is trained on": (
+        change("raw/privacy_unsafe.jsonl", "Sure, 1.", "Sure, one."),
+        {"take_samples": 1, **TRAINED_ONE},
+    ),
+    "a raw row that the judge is tested on": (
+        change("raw/other.jsonl", "Sure.Sure.", "Sure, sure."),
+        {"take_test_samples": 2, **TRAINED_ONE},
+    ),
+    "a refusal": (change("resources/replies/privacy.jsonl", "I'm sorry", "I am sorry"), {"take_replies": 2, **TRAINED}),
+    "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 3, **COLLECTED}),
+    "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 3, **COLLECTED}),
+    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), {"judge_answers": 4, **ANSWERS}),
+    "a lost table that nothing needs": (remove("results/metrics/tiny/metrics.parquet"), {}),
+    "a lost table that a lost summary needs": (
+        remove("results/metrics/tiny/metrics.parquet", "results/tables/tiny/summary.md"),
+        COLLECTED,
+    ),
     # The models' files.
     "chat template": (append("base/chat_template.jinja", " "), MODEL),
-    "vocabulary": (change("base/tokenizer.json", '"id":5', '"id": 5'), MODEL),
+    "vocabulary": (append("base/tokenizer.json", " "), MODEL),
     "settings of the tokenizer": (edit_json("base/tokenizer_config.json", model_max_length=99), MODEL),
     "generation settings": (edit_json("base/generation_config.json", eos_token_id=3), MODEL),
     "a file more": (append("base/special_tokens_map.json", "{}"), MODEL),
     "weights of the same size with an old date": (other_weights_with_an_old_date, MODEL),
-    "lost weights of a model": (remove("results/models/tiny/model.safetensors"), MODEL),
-    "lost weights of a checkpoint": (remove("results/checkpoints/tiny/spin/model.safetensors"), {"write_checkpoint": 1}),
-    "an encoder's tokenizer": (edit_json("encoder/tokenizer_config.json", model_max_length=99), {"fetch_judge": 1} | TRAINED),
-    "template, the run stopped after fetch": (edit_and_stop_after_fetch("base/chat_template.jinja", "<|end|>", " <|end|>"), {k: n for k, n in MODEL.items() if k != "fetch_model"}),
-    "generation settings, the run stopped after fetch": (edit_and_stop_after_fetch("base/generation_config.json", '"eos_token_id": 1', '"eos_token_id": 3'), {k: n for k, n in MODEL.items() if k != "fetch_model"}),
+    "lost weights of a model that nothing needs": (remove("results/models/tiny/model.safetensors"), {}),
+    "lost weights of a model that a lost answer needs": (
+        remove(
+            "results/models/tiny/model.safetensors",
+            "results/answers/tiny/spin/privacy.parquet",
+            "results/tables/tiny/examples.md",
+        ),
+        MODEL,
+    ),
+    "lost weights of a checkpoint": (
+        remove("results/checkpoints/tiny/spin/model.safetensors"),
+        {"write_checkpoint": 1},
+    ),
+    "an encoder's tokenizer": (
+        edit_json("encoder/tokenizer_config.json", model_max_length=99),
+        {"fetch_judge": 1, **TRAINED},
+    ),
+    "template, the run stopped after fetch": (
+        edit_and_stop_after_fetch("base/chat_template.jinja", "<|end|>", " <|end|>"),
+        EVERYTHING,
+    ),
+    "generation settings, the run stopped after fetch": (
+        edit_and_stop_after_fetch("base/generation_config.json", '"eos_token_id": 1', '"eos_token_id": 3'),
+        EVERYTHING,
+    ),
     # The code of each stage.
-    "code of samples": (change("uncouple/samples.py", "n < 1 or seed < 0", "n < 1 or seed <= -1"), None),
-    "code of fetching": (change("uncouple/fetch.py", "2**20", "2**21"), None),
-    "code of scoring": (change("uncouple/scoring.py", "0.9999", "0.99999"), {"score_shard": 6} | SCORED),
-    "code of selection": (change("uncouple/selection.py", "4 * end", "3 * end"), None),
-    "code of checkpoints": (change("uncouple/checkpoints.py", "0x40049409", "0x40049408"), None),
-    "code of answers": (change("uncouple/decoding.py", "clamp_(min=0)[:, shared:]", "clamp_(0)[:, shared:]"), None),
-    "code of judges": (change("uncouple/judges.py", "< 12", "< 13"), {"judge_answers": 16} | VERDICTS),
-    "code of trained judges": (change("uncouple/embedding_judge.py", "PENALTY_C = 3.0", "PENALTY_C = 2.0"), None),
-    "code of perplexity": (change("uncouple/perplexity.py", "< 709", "< 708"), {"measure_perplexity": 3} | COLLECTED),
-    "code of ability": (change("uncouple/ability.py", "Z = 1.96", "Z = 1.959964"), {"measure_ability": 3} | COLLECTED),
-    "code of HSIC": (change("uncouple/representations.py", "1e-14", "1e-13"), {"measure_hsic": 3} | COLLECTED),
-    "code of metrics": (change("uncouple/metrics.py", "min_judged * asked", "asked * min_judged"), None),
-    "code of figures": (change("uncouple/figures.py", '"o"', '"s"'), None),
-    "the command of a rule": (change("rules/scores.smk", '" --output {output:q}"', '"  --output {output:q}"'), {"score_shard": 6} | SCORED),
+    "code of samples": (
+        change("uncouple/samples.py", "n < 1 or seed < 0", "n < 1 or seed <= -1"),
+        {
+            **EVERYTHING,
+            "draw_samples": 5,
+            "draw_questions": 2,
+            "take_samples": 4,
+            "take_replies": 4,
+            "take_test_samples": 2,
+            "train_judge": 2,
+            "draw_judge": 1,
+        },
+    ),
+    "code of fetching": (
+        change("uncouple/fetch.py", "2**20", "2**21"),
+        {**MODEL, "fetch_judge": 1, "train_judge": 2, "draw_judge": 1},
+    ),
+    "code of scoring": (change("uncouple/scoring.py", "0.9999", "0.99999"), SCORED),
+    "code of selection": (change("uncouple/selection.py", "4 * end", "3 * end"), SELECTED),
+    # vLLM is asked of a checkpoint.
+    "code of checkpoints": (
+        change("uncouple/checkpoints.py", "0x40049409", "0x40049408"),
+        {"write_checkpoint": 1, **ASKED},
+    ),
+    "code of answers": (change("uncouple/decoding.py", "clamp_(min=0)[:, shared:]", "clamp_(0)[:, shared:]"), ASKED),
+    "code of judges": (change("uncouple/judges.py", "< 12", "< 13"), {"judge_answers": 16, **VERDICTS}),
+    "code of trained judges": (change("uncouple/judge_training.py", "PENALTY_C = 5.0", "PENALTY_C = 2.0"), TRAINED),
+    "code of perplexity": (change("uncouple/perplexity.py", "< 709", "< 708"), {"measure_perplexity": 3, **COLLECTED}),
+    "code of ability": (change("uncouple/ability.py", "Z = 1.96", "Z = 1.959964"), {"measure_ability": 3, **COLLECTED}),
+    "code of HSIC": (change("uncouple/representations.py", "1e-14", "1e-13"), {"measure_hsic": 3, **COLLECTED}),
+    "code of metrics": (
+        change("uncouple/metrics.py", "min_judged * asked", "asked * min_judged"),
+        {
+            "measure_awareness": 1,
+            "measure_language": 1,
+            "measure_placement": 1,
+            **COUPLING,
+            **COLLECTED,
+            "draw_figure": 7,
+        },
+    ),
+    "code of figures": (change("uncouple/figures.py", '"o"', '"s"'), {"draw_figure": 7, "draw_judge": 1, **TABLES}),
+    "the command of a rule": (change("rules/scores.smk", '" --output {output:q}"', '"  --output {output:q}"'), SCORED),
 }
 
 

@@ -99,6 +99,17 @@ def check_files(folder, files):
             write_record(folder / HASHES_NAME, {"kind": "hashes", "version": 1, "files": hashed})
 
 
+def content_fingerprint(paths, folder):
+    """Fingerprint of the content of some files, whatever their dates.
+
+    Args:
+        paths: the files.
+        folder: a folder that links to them, where there is one: what was hashed there is not hashed again.
+    """
+    known = {tuple(one["stat"]): one["sha256"] for one in _read_hashes(Path(folder)).values()}
+    return digest(*(f"{Path(path).name} {known.get(tuple(_stat(Path(path)))) or file_sha256(path)}" for path in paths))
+
+
 def _stat(path):
     """[size, time of change of its content, time of change of any kind (both in ns), inode] of a file, if it is one."""
     try:
