@@ -387,8 +387,8 @@ def all_records():
 
 def source_content(wildcards):
     """The content of a model's files in a local folder: Snakemake looks at dates, and what is moved there has an old one."""
-    found = "judges/{judge}/model" if "judge" in wildcards.keys() else "models/{model}"
-    return content_fingerprint(local_model_files(wildcards), f"{RESULTS}/{found.format(**dict(wildcards.items()))}")
+    made = f"judges/{wildcards.judge}/model" if "judge" in wildcards.keys() else f"models/{wildcards.model}"
+    return content_fingerprint(local_model_files(wildcards), f"{RESULTS}/{made}")
 
 
 # Snakemake looks at the record alone: the step that makes a folder would never run again for the weights lost from it.

@@ -17,10 +17,10 @@ from uncouple import records
 from uncouple.answers import answer_questions
 from uncouple.checkpoints import apply_mask, restore_base
 from uncouple.coupling import count_selected, make_mask
-from uncouple.embedding_judge import train_judge
 from uncouple.errors import UncoupleError
 from uncouple.fetch import fetch_model
 from uncouple.files import read_json, read_record, read_table
+from uncouple.judge_training import train_judge
 from uncouple.judges import judge_answers
 from uncouple.metrics import measure_awareness, measure_placement
 from uncouple.models import model_record

@@ -290,7 +290,7 @@ EDITS = {
         remove(
             "results/models/tiny/model.safetensors",
             "results/answers/tiny/spin/privacy.parquet",
-            "results/tables/tiny/examples.md",
+            "results/tables/tiny/examples.html",
         ),
         MODEL,
     ),
