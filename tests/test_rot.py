@@ -27,6 +27,7 @@ from uncouple.models import model_record
 from uncouple.records import HASHES_NAME
 from uncouple.samples import Source, make_questions, make_samples
 from uncouple.scoring import score_layers
+from uncouple.terms import JUDGE_VERSION
 
 SCORING = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 300}
 SELECTION = {"select": "intersection", "ratio": 0.01, "general_ratio": 0.01, "seed": 0}
@@ -88,7 +89,8 @@ def readers(folder):
             found[path] = lambda: read_restored(folder / "checkpoint")
         else:
             kind = path.suffix[1:].replace("-", " ")
-            found[path] = lambda path=path, kind=kind: (read_record if kind == "judge" else read_table)(path, kind)
+            read, version = (read_record, JUDGE_VERSION) if kind == "judge" else (read_table, 1)
+            found[path] = lambda path=path, kind=kind, read=read, version=version: read(path, kind, version)
     return found
 
 
