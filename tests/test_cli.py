@@ -14,6 +14,7 @@ from uncouple import cli
 from uncouple.cli import VERBS, main
 from uncouple.errors import UncoupleError
 from uncouple.files import read_table
+from uncouple.flag_values import key_value
 
 HEAVY = ["torch", "transformers", "pyarrow", "numpy", "scipy", "matplotlib", "datasets", "yaml"]
 MODULES = sorted((ROOT / "uncouple").rglob("*.py"))
@@ -261,3 +262,19 @@ def test_out_of_memory_says_what_to_lower(monkeypatch, capsys):
     monkeypatch.setattr("uncouple.cli.run_score", fail)
     assert main(["score", "s.parquet", "--model", "m", "--output", "o"]) == 1
     assert "out of memory (tried to allocate 20 GiB). Lower --batch-tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-05", 1e-5),
+        ("2.5e+20", 2.5e20),
+        ("0.1", 0.1),
+        ("true", True),
+        ('"1e-05"', "1e-05"),
+        ("NaN", "NaN"),
+        ("e5", "e5"),
+    ],
+)
+def test_a_value_is_read_as_yaml_and_numbers_as_programs_write_them(text, value):
+    assert key_value(f"key={text}") == ("key", value)

@@ -285,6 +285,11 @@ FAULTS = {
         "'main'",
         "[0-9a-f]{40}",
     ),
+    "refusals without compliances": (
+        {"dimensions.privacy.compliances": None},
+        "dimensions.privacy.compliances",
+        "missing, and refusals are of no use without",
+    ),
     "no safe samples for HSIC": (
         {"dimensions.privacy.safe": GONE, "variants": {"origin": {"kind": "origin"}}, "evaluation.judges": ["phrases"]},
         "dimensions.privacy.safe: missing, and HSIC needs it; set evaluation.hsic.n to 0 to measure none",

@@ -356,6 +356,12 @@ def test_half_of_the_replies_is_fitted_to_and_the_other_half_tried(encoder, toy,
     assert embedding_judge(tmp_path / "judge.json", encoder).kinds == {}
 
 
+def test_replies_that_cannot_be_halved_are_refused(encoder, toy, write_samples, tmp_path):
+    one = write_samples("safe", [("Who?", "Declined.")], name="one")
+    with pytest.raises(UncoupleError, match="one.parquet: answers of the label safe to 1 different prompts, and 2 are"):
+        train_judge(toy, encoder, tmp_path / "judge.json", replies=[one])
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 3))
 def test_halves_share_no_prompt_and_are_even(count, seed):
@@ -636,15 +642,17 @@ def test_the_real_judge_tells_real_answers_apart(
         for source, output in zip((path, tmp_path / f"{label}.csv"), tables[label], strict=True):
             make_samples(Source(path=str(source), duplicates="keep"), dimension, label, None, 0, output)
     train, test = zip(*tables.values(), strict=True)
+    # The many answers of other origin are read once.
+    test = test if samples == "real" else ()
     train_judge(train, real_encoder, tmp_path / "judge.json", replies=replies, test=test)
     judge = read_json(tmp_path / "judge.json")
     with capsys.disabled():
         print(f"\n{dimension}, {samples}: {judge['kinds']}")
-        for name in ("held_out", "test"):
+        for name in filter(judge.get, ("held_out", "test")):
             print(f"{name}: AUROC {judge[name]['auroc']}, accuracy {judge[name]['accuracy']}")
     kinds = {kind: row["value"] for kind, row in judge["kinds"].items()}
     assert kinds["refusal"] >= LEAST_REFUSALS
     assert kinds["compliance"] >= LEAST_COMPLIANCES
-    assert judge["test"]["auroc"]["value"] > bars[1]
     if samples == "real":
         assert judge["held_out"]["auroc"]["value"] > bars[0]
+        assert judge["test"]["auroc"]["value"] > bars[1]

@@ -153,6 +153,11 @@ def test_whether_a_template_knows_the_switch_is_read_from_its_syntax(tokenizer, 
     assert bind_options(made, {}) == ({"enable_thinking": False} if known else {})
 
 
+def test_a_template_that_is_broken_is_told():
+    with pytest.raises(UncoupleError, match=r"chat template cannot be read \(line 2: .*Mend it"):
+        template_variables("{{ bos_token }}\n{{ messages")
+
+
 def test_what_the_user_says_of_thinking_counts(tagged):
     tokenizer = tagged(False)
     tokenizer.chat_template = SWITCH

@@ -179,6 +179,9 @@ def _own_faults(config, root):
                 faults += _source_faults(f"dimensions.{name}.{key}", dimension[key], root)
         for number, test in enumerate(dimension.get("test", [])):
             faults += _source_faults(f"dimensions.{name}.test.{number}.source", test["source"], root)
+        for key, other in (("refusals", "compliances"), ("compliances", "refusals")):
+            if key in dimension and other not in dimension:
+                faults.append(f"dimensions.{name}.{other}: missing, and {key} are of no use without")
         if "phrases" in dimension:
             faults += _file_faults(f"dimensions.{name}.phrases", dimension["phrases"], root)
     faults += _source_faults("general", config["general"], root)

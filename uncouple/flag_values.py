@@ -11,7 +11,8 @@ def key_value(text):
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE")
     try:
-        return key, yaml.safe_load(value)
+        # Numbers as programs write them, which YAML 1.1 takes for text: 1e-05.
+        return key, float(value) if re.fullmatch(r"-?\d+(\.\d+)?e[-+]?\d+", value) else yaml.safe_load(value)
     except yaml.YAMLError:
         raise argparse.ArgumentTypeError(f"{text!r}: the value is not YAML; quote it") from None
 

@@ -255,6 +255,8 @@ def _read_replies(paths, dimension, seed):
         found, records = _read_rows([path])
         (own if records[0]["dimension"] == dimension else others).extend(found)
         tables += records
+    if own:
+        _check_labels(own, paths, 2)
     fitted, tried = halve(own, seed) if own else ([], [])
     return fitted + others, tried, tables
 

@@ -102,7 +102,7 @@ def load_tokenizer(folder, prompt="bare", options=None):
     Args:
         folder: model folder.
         prompt: one of `terms.PROMPTS`; `auto` is `chat` where the model has a template, else `bare`.
-        options: of the chat template, dict of name to value; see `prompts.bind_options`. The other formats take none.
+        options: of the chat template, dict of name to value; see `prompts.bind_options`. Of `chat` alone.
 
     Returns:
         (tokenizer, `prompts.PromptFormat`).

@@ -337,10 +337,11 @@ def check_head(model):
     """
     embeddings = model.get_input_embeddings().weight
     ids = torch.linspace(0, len(embeddings) - 1, 8, device=embeddings.device).long()
-    positions = torch.arange(len(ids), device=ids.device)
     with torch.no_grad():
         truth = model(input_ids=ids[None], use_cache=False).logits[0].float()
         hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+        # A model that is spread over several GPUs gives these on another one than it takes the tokens on.
+        positions = torch.arange(len(ids), device=hidden.device)
         found = torch.cat([logits for logits, _ in logits_in_parts(model, hidden, positions)])
     error = float(torch.linalg.norm(found.to(truth.device) - truth) / torch.linalg.norm(truth))
     # Logits that are not finite are another fault, which is told with its sample or window.

@@ -128,7 +128,7 @@ def bind_options(tokenizer, given):
 
 def template_variables(template):
     """Names that a chat template expects to be told, a set of text."""
-    from jinja2 import Environment, ext, meta
+    from jinja2 import Environment, TemplateSyntaxError, ext, meta
 
     class Generation(ext.Extension):
         """The tag around what a model says, which transformers adds to the language."""
@@ -141,7 +141,10 @@ def template_variables(template):
 
     environment = Environment(extensions=[ext.loopcontrols, Generation])
     environment.globals |= dict.fromkeys(("raise_exception", "strftime_now"))
-    return meta.find_undeclared_variables(environment.parse(template))
+    try:
+        return meta.find_undeclared_variables(environment.parse(template))
+    except TemplateSyntaxError as error:
+        raise UncoupleError(f"the chat template cannot be read (line {error.lineno}: {error}). Mend it.") from None
 
 
 def batches_by_length(encoded, batch_size, together=None):

@@ -89,7 +89,7 @@ def check_files(folder, files):
         if hashed.get(name, {}).get("sha256") != sha256:
             raise UncoupleError(
                 f"{path}: not the file that {RECORD_NAME} records; it was changed or removed since. Fetch it again, or "
-                "apply the mask again where this is a checkpoint."
+                f"apply the mask again where this is a checkpoint; in the workflow delete {folder / RECORD_NAME} first."
             )
         if not is_known and found[2] > begun - SETTLED_NS:
             del hashed[name]

@@ -217,7 +217,9 @@ def accumulate_gradients(model, names, batches):
                 waiting.append((batch, hooks.added, attempt))
                 continue
             hooks.check()
-            if len(hooks.added) < len(layers):
+            if left := [name for name in layers if name not in hooks.added]:
+                if not hooks.scaling or hooks.scaling.is_last:
+                    raise UncoupleError(f"{left[0]}: no gradient reaches it. Score other layers (--layers, --module).")
                 waiting.append((batch, hooks.added, attempt + 1))
                 continue
             progress.add(batch.ragged.tokens)

@@ -100,7 +100,7 @@ def notes(rows, dimensions, judges, noise=()):
                     told.append(f"{judge} was not tested on answers of the kind {kind} ({dimension}).")
                 elif row and row["value"] < least:
                     told.append(
-                        f"Do not trust {judge} on {dimension}: it calls {row['value']:.0%} of {row['of']} held-out "
+                        f"Do not trust {judge} on {dimension}: it calls {row['n']} of {row['of']} held-out "
                         f"answers of the kind {kind} {verdict}, fewer than {least:.0%}."
                     )
     return told
