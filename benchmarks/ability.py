@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import report, stopwatch  # noqa: E402
-from uncouple.ability import measure_ability, write_tasks  # noqa: E402
-from uncouple.files import read_table  # noqa: E402
+from uncouple.evaluation.ability import measure_ability, write_tasks  # noqa: E402
+from uncouple.records.files import read_table  # noqa: E402
 
 FILES = {
     "hellaswag": "hellaswag_validation.jsonl",

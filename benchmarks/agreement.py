@@ -22,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import report, stopwatch  # noqa: E402
-from uncouple.coupling import select_weights  # noqa: E402
-from uncouple.families import split_name  # noqa: E402
-from uncouple.files import read_table, write_table  # noqa: E402
-from uncouple.models import load_tokenizer  # noqa: E402
-from uncouple.scoring import score_layers  # noqa: E402
-from uncouple.shards import read_scores, top_count  # noqa: E402
+from uncouple.models.families import split_name  # noqa: E402
+from uncouple.models.load import load_tokenizer  # noqa: E402
+from uncouple.records.files import read_table, write_table  # noqa: E402
+from uncouple.scoring.score import score_layers  # noqa: E402
+from uncouple.scoring.shards import read_scores, top_count  # noqa: E402
+from uncouple.selection.select import select_weights  # noqa: E402
 
 
 class FloatProducts(TorchDispatchMode):

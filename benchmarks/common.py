@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from uncouple.devices import release_memory
+from uncouple.models.devices import release_memory
 
 
 def matmul_rate(dtype, device, size=4096, repeats=3):

@@ -27,12 +27,13 @@ from benchmarks.common import (  # noqa: E402
     start_peak,
     stopwatch,
 )
-from uncouple import kernels  # noqa: E402
-from uncouple.devices import free_memory  # noqa: E402
-from uncouple.families import find_linear_layers, split_name, target_names  # noqa: E402
-from uncouple.memory import make_skeleton, plan_scoring  # noqa: E402
-from uncouple.prompts import Encoded  # noqa: E402
-from uncouple.scoring import pack_samples, score_model  # noqa: E402
+from uncouple.models.devices import free_memory  # noqa: E402
+from uncouple.models.families import find_linear_layers, split_name, target_names  # noqa: E402
+from uncouple.models.prompts import Encoded  # noqa: E402
+from uncouple.models.skeleton import make_skeleton  # noqa: E402
+from uncouple.scoring import kernels  # noqa: E402
+from uncouple.scoring.memory import plan_scoring  # noqa: E402
+from uncouple.scoring.score import pack_samples, score_model  # noqa: E402
 
 # From the models' published config.json.
 SHAPES = {
@@ -94,7 +95,7 @@ def time_kernel(model, names, ragged, rate, tile=None):
         g, x = (torch.randn(ragged.tokens, n, device=model.device).to(model.dtype) for n in (rows, columns))
         total = kernels.new_sums(layer.weight)
         if tile:
-            from uncouple.triton_kernels import launch
+            from uncouple.scoring.triton_kernels import launch
 
             call = (launch, total, g, x, ragged, None, tile)
         else:
@@ -166,7 +167,7 @@ def measure(shape, arguments):
     ragged = batches[0].ragged
     print(f"matrix rate {rate / 1e12:.1f} TFLOP/s; kernel alone: {time_kernel(model, names, ragged, rate):.2f} of it")
     if arguments.tiles:
-        from uncouple.triton_kernels import Tile
+        from uncouple.scoring.triton_kernels import Tile
 
         for text in arguments.tiles:
             tile = Tile(*map(int, text.split(",")))

@@ -15,11 +15,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
-from uncouple.families import find_linear_layers, target_names  # noqa: E402
-from uncouple.files import read_table  # noqa: E402
-from uncouple.models import check_folder, load_model, load_tokenizer  # noqa: E402
-from uncouple.prompts import encode_samples  # noqa: E402
-from uncouple.scoring import accumulate_gradients, pack_samples  # noqa: E402
+from uncouple.models.families import find_linear_layers, target_names  # noqa: E402
+from uncouple.models.folders import check_folder  # noqa: E402
+from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
+from uncouple.models.prompts import encode_samples  # noqa: E402
+from uncouple.records.files import read_table  # noqa: E402
+from uncouple.scoring.score import accumulate_gradients, pack_samples  # noqa: E402
 
 
 def measure(arguments):

@@ -17,9 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
-from uncouple import causal_judge as judging  # noqa: E402
-from uncouple.files import read_table  # noqa: E402
-from uncouple.models import load_model, load_tokenizer  # noqa: E402
+from uncouple.evaluation.judges import causal as judging  # noqa: E402
+from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
+from uncouple.records.files import read_table  # noqa: E402
 
 METHODS = ("published", "uncouple")
 

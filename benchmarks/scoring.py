@@ -28,13 +28,15 @@ from benchmarks.common import (  # noqa: E402
     start_peak,
     stopwatch,
 )
-from uncouple.families import find_linear_layers, split_name, target_names  # noqa: E402
-from uncouple.files import read_table  # noqa: E402
-from uncouple.memory import make_skeleton, plan_scoring  # noqa: E402
-from uncouple.models import check_folder, load_model, load_tokenizer  # noqa: E402
-from uncouple.prompts import encode_samples  # noqa: E402
-from uncouple.scoring import accumulate_gradients, pack_samples, score_model  # noqa: E402
-from uncouple.shards import write_shard  # noqa: E402
+from uncouple.models.families import find_linear_layers, split_name, target_names  # noqa: E402
+from uncouple.models.folders import check_folder  # noqa: E402
+from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
+from uncouple.models.prompts import encode_samples  # noqa: E402
+from uncouple.models.skeleton import make_skeleton  # noqa: E402
+from uncouple.records.files import read_table  # noqa: E402
+from uncouple.scoring.memory import plan_scoring  # noqa: E402
+from uncouple.scoring.score import accumulate_gradients, pack_samples, score_model  # noqa: E402
+from uncouple.scoring.shards import write_shard  # noqa: E402
 
 METHODS = ("published", "one_backward", "opacus", "vmap", "uncouple")
 

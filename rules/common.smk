@@ -11,10 +11,10 @@ import yaml
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
-from uncouple.config import resolve
+from uncouple.experiment.config import resolve
 from uncouple.errors import UncoupleError
-from uncouple.fingerprint import fingerprint
-from uncouple.records import OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files
+from uncouple.records.fingerprint import fingerprint
+from uncouple.models.fingerprints import (OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files)
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
 for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):

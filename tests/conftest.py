@@ -17,14 +17,14 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from uncouple.families import find_linear_layers
-from uncouple.fetch import fetch_model
-from uncouple.files import write_table
-from uncouple.models import model_record
-from uncouple.prompts import encode_sample
-from uncouple.scoring import pack_samples
-from uncouple.shards import module_column
-from uncouple.weights import WeightFiles
+from uncouple.models.families import find_linear_layers
+from uncouple.models.fetch import fetch_model
+from uncouple.models.folders import model_record
+from uncouple.models.prompts import encode_sample
+from uncouple.models.weights import WeightFiles
+from uncouple.records.files import write_table
+from uncouple.scoring.score import pack_samples
+from uncouple.scoring.shards import module_column
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -53,7 +53,7 @@ SMALL = {
     "eos_token_id": 1,
     "pad_token_id": 2,
 }
-# What a family needs besides; each stands for one of uncouple.families.FAMILIES.
+# What a family needs besides; each stands for one of uncouple.models.families.FAMILIES.
 FAMILY_CONFIGS = {
     "llama": {},
     "mistral": {"sliding_window": 24},

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from uncouple.fingerprint import _imports
+from uncouple.records.fingerprint import _imports
 
 # What a package is called on the index, where it is imported under another name.
 PACKAGE_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "huggingface_hub": "transformers", "triton": "torch"}
@@ -30,13 +30,13 @@ def normalized(pinned):
 
 def packages_of(verb):
     """Third-party packages that a verb's code imports, whatever the depth."""
-    tree = ast.parse((ROOT / "uncouple/cli.py").read_text())
+    tree = ast.parse((ROOT / "uncouple/commands/cli.py").read_text())
     roots = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == f"run_{verb}"]
     seen, todo, found = set(), set().union(*map(_imports, roots)), set()
     while todo:
         module = todo.pop()
         seen.add(module)
-        tree = ast.parse((ROOT / f"uncouple/{module}.py").read_text())
+        tree = ast.parse((ROOT / "uncouple" / f"{module.replace('.', '/')}.py").read_text())
         todo |= _imports(tree) - seen
         # A module that a verb imports may have functions for other verbs: only what is imported with it counts here.
         for node in tree.body:

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from conftest import ROOT
 
-from uncouple.phrase_judge import read_phrases
-from uncouple.samples import Source, check_rows, read_rows
+from uncouple.data.sources import Source, check_rows, read_rows
+from uncouple.evaluation.judges.phrases import read_phrases
 
 COUNTS = {
     "samples/fairness_safe.jsonl": 96,

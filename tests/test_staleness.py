@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from uncouple.weights import read_header
+from uncouple.models.weights import read_header
 
 # What is drawn of the one table of metrics, and what is made of it besides.
 DRAWN = {"draw_figure": 5, "write_summary": 1}
@@ -107,7 +107,7 @@ def another_judge(clone):
 def touch(clone):
     raw = ("raw/fairness.jsonl", "base/model.safetensors", "base/chat_template.jinja", "raw/text.txt")
     made = ("samples/general-safe-n3-seed0.parquet", "models/tiny/uncouple.json", "masks/tiny/spin.parquet")
-    own = ("uncouple/scoring.py", "resources/figures.mplstyle", "resources/phrases/privacy.txt", "config.yaml")
+    own = ("uncouple/scoring/score.py", "resources/figures.mplstyle", "resources/phrases/privacy.txt", "config.yaml")
     for path in (*raw, *own):
         (clone.folder / path).touch()
     for path in made:
@@ -117,7 +117,7 @@ def touch(clone):
 def comment(clone):
     for path in (clone.folder / "uncouple").glob("*.py"):
         path.write_text(path.read_text() + "\n\n# a comment\n")
-    clone.edit("uncouple/scoring.py", '"""Importance scores', '"""Scores of importance')
+    clone.edit("uncouple/scoring/score.py", '"""Importance scores', '"""Scores of importance')
     for path in (clone.folder / "rules").glob("*.smk"):
         path.write_text("# a comment\n" + path.read_text())
 
@@ -312,7 +312,7 @@ EDITS = {
     ),
     # The code of each stage.
     "code of samples": (
-        change("uncouple/samples.py", "n < 1 or seed < 0", "n < 1 or seed <= -1"),
+        change("uncouple/data/samples.py", "n < 1 or seed < 0", "n < 1 or seed <= -1"),
         {
             **EVERYTHING,
             "draw_samples": 5,
@@ -325,24 +325,39 @@ EDITS = {
         },
     ),
     "code of fetching": (
-        change("uncouple/fetch.py", "2**20", "2**21"),
+        change("uncouple/models/fetch.py", "2**20", "2**21"),
         {**MODEL, "fetch_judge": 1, "train_judge": 2, "draw_judge": 1},
     ),
-    "code of scoring": (change("uncouple/scoring.py", "0.9999", "0.99999"), SCORED),
-    "code of selection": (change("uncouple/selection.py", "4 * end", "3 * end"), SELECTED),
+    "code of scoring": (change("uncouple/scoring/score.py", "0.9999", "0.99999"), SCORED),
+    "code of selection": (change("uncouple/selection/rules.py", "4 * end", "3 * end"), SELECTED),
     # vLLM is asked of a checkpoint.
     "code of checkpoints": (
-        change("uncouple/checkpoints.py", "0x40049409", "0x40049408"),
+        change("uncouple/variants/checkpoints.py", "0x40049409", "0x40049408"),
         {"write_checkpoint": 1, **ASKED},
     ),
-    "code of answers": (change("uncouple/decoding.py", "clamp_(min=0)[:, shared:]", "clamp_(0)[:, shared:]"), ASKED),
-    "code of judges": (change("uncouple/judges.py", "< 12", "< 13"), {"judge_answers": 16, **VERDICTS}),
-    "code of trained judges": (change("uncouple/judge_training.py", "PENALTY_C = 5.0", "PENALTY_C = 2.0"), TRAINED),
-    "code of perplexity": (change("uncouple/perplexity.py", "< 709", "< 708"), {"measure_perplexity": 3, **COLLECTED}),
-    "code of ability": (change("uncouple/ability.py", "Z = 1.96", "Z = 1.959964"), {"measure_ability": 3, **COLLECTED}),
-    "code of HSIC": (change("uncouple/representations.py", "1e-14", "1e-13"), {"measure_hsic": 3, **COLLECTED}),
+    "code of answers": (
+        change("uncouple/models/decoding.py", "clamp_(min=0)[:, shared:]", "clamp_(0)[:, shared:]"),
+        ASKED,
+    ),
+    "code of judges": (
+        change("uncouple/evaluation/judges/judge.py", "< 12", "< 13"),
+        {"judge_answers": 16, **VERDICTS},
+    ),
+    "code of trained judges": (
+        change("uncouple/evaluation/judges/training.py", "PENALTY_C = 5.0", "PENALTY_C = 2.0"),
+        TRAINED,
+    ),
+    "code of perplexity": (
+        change("uncouple/evaluation/perplexity.py", "< 709", "< 708"),
+        {"measure_perplexity": 3, **COLLECTED},
+    ),
+    "code of ability": (
+        change("uncouple/evaluation/ability.py", "Z = 1.96", "Z = 1.959964"),
+        {"measure_ability": 3, **COLLECTED},
+    ),
+    "code of HSIC": (change("uncouple/evaluation/hsic.py", "1e-14", "1e-13"), {"measure_hsic": 3, **COLLECTED}),
     "code of metrics": (
-        change("uncouple/metrics.py", "min_judged * asked", "asked * min_judged"),
+        change("uncouple/evaluation/metrics.py", "min_judged * asked", "asked * min_judged"),
         {
             "measure_awareness": 1,
             "measure_language": 1,
@@ -352,7 +367,10 @@ EDITS = {
             "draw_figure": 7,
         },
     ),
-    "code of figures": (change("uncouple/figures.py", '"o"', '"s"'), {"draw_figure": 7, "draw_judge": 1, **TABLES}),
+    "code of figures": (
+        change("uncouple/reporting/figures.py", '"o"', '"s"'),
+        {"draw_figure": 7, "draw_judge": 1, **TABLES},
+    ),
     "the command of a rule": (change("rules/scores.smk", '" --output {output:q}"', '"  --output {output:q}"'), SCORED),
 }
 

@@ -8,8 +8,8 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 
-from uncouple.cli import VERBS
-from uncouple.files import MADE_BY, METADATA_KEY, read_table
+from uncouple.commands.cli import VERBS
+from uncouple.records.files import MADE_BY, METADATA_KEY, read_table
 
 FIGURES = ("awareness", "ability", "hsic", "language", "agreement")
 

@@ -1,0 +1,622 @@
+"""From answers to verdicts to rates: what the judges see, and what is counted."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from uncouple.errors import UncoupleError
+from uncouple.evaluation import answers, metrics
+from uncouple.evaluation.judges import judge as judges
+from uncouple.evaluation.judges.judge import is_degenerate, judge_answers, judge_identity
+from uncouple.evaluation.judges.phrases import normalize, phrase_judge, read_phrases
+from uncouple.evaluation.metrics import collect_metrics, measure_awareness, measure_language, measure_placement
+from uncouple.evaluation.statistics import difference_interval, exact_mcnemar, mean, rate
+from uncouple.records.files import digest, read_table, write_table
+from uncouple.records.formats import write_metrics
+
+RECORD = {
+    "model": "base",
+    "variant": "origin",
+    "dimension": "privacy",
+    "mask": None,
+    "fingerprints": {"weights": "w" * 16, "tokenizer": "t" * 16, "generation": "g" * 16},
+    "prompt": "chat",
+    "dtype": "float32",
+    "questions": "f" * 16,
+    "max_new_tokens": 64,
+    "engine": "transformers",
+    "noise": False,
+    "batches": {"most": 2, "count": 5, "fingerprint": "a" * 16},
+}
+OTHER_BATCHES = {"most": 1, "count": 10, "fingerprint": "b" * 16}
+
+
+@pytest.fixture
+def write_answers(tmp_path):
+    """A function of texts (and what else the record says) that writes an answers table and gives its path."""
+
+    def write(texts, truncated=False, **record):
+        rows = [
+            {"id": str(i), "dimension": "privacy", "question": f"question {i}?", "answer": text}
+            | {"tokens": len(text.split()), "truncated": truncated}
+            for i, text in enumerate(texts)
+        ]
+        table = pa.Table.from_pylist(rows, schema=answers.SCHEMA)
+        write_table(table, tmp_path / "answers.parquet", {"kind": "answers", "version": 1} | RECORD | record)
+        return tmp_path / "answers.parquet"
+
+    return write
+
+
+@pytest.fixture
+def write_verdicts(tmp_path):
+    """A function of (name, verdicts) and flags and record that writes a verdicts table and gives its path."""
+
+    def write(name, verdicts, empty=(), degenerate=(), truncated=(), thinking=(), p_unsafe=(), **record):
+        rows = [
+            {"id": str(i), "dimension": "privacy", "verdict": verdict, "p_unsafe": dict(enumerate(p_unsafe)).get(i)}
+            | {"empty": i in empty, "degenerate": i in degenerate, "truncated": i in truncated}
+            | {"thinking": i in thinking}
+            for i, verdict in enumerate(verdicts)
+        ]
+        table = pa.Table.from_pylist(rows, schema=judges.SCHEMA)
+        metadata = {"kind": "verdicts", "version": 1, "judge": "phrases", "identity": {}} | RECORD | record
+        write_table(table, tmp_path / f"{name}.parquet", metadata)
+        return tmp_path / f"{name}.parquet"
+
+    return write
+
+
+@pytest.fixture
+def phrases(tmp_path):
+    """A file of two phrases."""
+    path = tmp_path / "phrases.txt"
+    path.write_text("# about privacy\n\nI can't\n  personal information \n", encoding="utf-8")
+    return path
+
+
+def measured(paths, tmp_path, **options):
+    """The rows of measure_awareness, by (variant, dimension, metric)."""
+    measure_awareness(paths, tmp_path / "metrics.parquet", **options)
+    table, record = read_table(tmp_path / "metrics.parquet", "metrics")
+    assert table.schema.equals(metrics.SCHEMA)
+    assert record["confidence"] == 0.95
+    rows = table.to_pylist()
+    found = {(row["variant"], row["dimension"], row["metric"]): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+# Judges
+
+
+def test_an_answer_with_a_phrase_in_it_is_safe():
+    judge = phrase_judge(["I can't", "personal information"])
+    said = ["No, I can't do that.", "Here is his number.", "This is personal information.", "Information personal"]
+    assert judge(["?"] * 4, said) == [("safe", None), ("unsafe", None), ("safe", None), ("unsafe", None)]
+
+
+@pytest.mark.parametrize("answer", ["i can\u2019t", "I CAN'T", "Well, I\n  can't", "I\tcan\u2019t!"])
+def test_apostrophes_case_and_line_breaks_hide_no_phrase(answer):
+    assert phrase_judge(["I can't"])(["?"], [answer]) == [("safe", None)]
+
+
+@pytest.mark.parametrize("phrase", ["I can\u2019t", "i  CAN'T"])
+def test_nor_do_those_of_the_phrase(phrase):
+    assert phrase_judge([phrase])(["?"], ["Sorry, I can't."]) == [("safe", None)]
+
+
+def test_normal_text():
+    assert normalize(" I\u2019m \n SO  sorry ") == "i'm so sorry"
+
+
+def test_phrases_are_read_without_comments_and_blank_lines(phrases):
+    assert read_phrases(phrases) == ["I can't", "personal information"]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# a comment alone\n"])
+def test_a_file_without_phrases_is_refused(tmp_path, text):
+    (tmp_path / "none.txt").write_text(text)
+    with pytest.raises(UncoupleError, match=r"none\.txt: there is no phrase in it. Write"):
+        read_phrases(tmp_path / "none.txt")
+
+
+def test_phrases_that_are_missing_or_not_said(tmp_path):
+    with pytest.raises(UncoupleError, match=r"none\.txt: no such file"):
+        read_phrases(tmp_path / "none.txt")
+    with pytest.raises(UncoupleError, match="--phrases"):
+        read_phrases(None)
+
+
+def test_phrases_that_are_not_utf8(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("I can't\ndéjà".encode("latin-1"))
+    with pytest.raises(UncoupleError, match=r"latin\.txt.*UTF-8"):
+        read_phrases(tmp_path / "latin.txt")
+
+
+LOOP = "the same words again " * 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "degenerate"),
+    [
+        (LOOP, True),
+        ("no " * 12, True),
+        ("no " * 11, False),
+        ("", False),
+        ("I cannot share personal information about anybody, and I would ask you to let her be. " * 2, False),
+        (" ".join(f"word{i}" for i in range(40)), False),
+    ],
+)
+def test_an_answer_that_only_repeats_itself_is_degenerate(answer, degenerate):
+    assert is_degenerate(answer) is degenerate
+
+
+def test_verdicts_of_answers(write_answers, phrases, tmp_path):
+    texts = ["I can\u2019t.", "", "Sure: 12 Elm Street.", " \n ", "I can't. " * 20, LOOP]
+    judge_answers(write_answers(texts), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    table, record = read_table(tmp_path / "v.parquet", "verdicts")
+    rows = table.to_pylist()
+    assert [row["id"] for row in rows] == list("012345")
+    assert [row["verdict"] for row in rows] == ["safe", "none", "unsafe", "none", "safe", "unsafe"]
+    assert [row["empty"] for row in rows] == [False, True, False, True, False, False]
+    assert [row["degenerate"] for row in rows] == [False, False, False, False, True, True]
+    assert {row["p_unsafe"] for row in rows} == {None}
+    assert record == record | RECORD | {"judge": "phrases"}
+    assert record["identity"] == {
+        "kind": "phrases",
+        "phrases": digest("I can't", "personal information"),
+        "dtype": None,
+    }
+
+
+@pytest.mark.parametrize("what", ["phrases", "classifier", "model", "tokenizer", "template"])
+def test_a_judge_is_another_where_what_decides_its_calls_is(what, phrases, make_model, tmp_path):
+    """Edited phrases, a classifier trained anew, another model, its tokenizer, another template; not where they lie."""
+    folder = shutil.copytree(make_model("llama"), tmp_path / "judge")
+    (tmp_path / "t.txt").write_text("{question} {answer}")
+    (tmp_path / "c.json").write_text("{}")
+    given = {
+        "phrases": {"kind": "phrases", "phrases": phrases},
+        "classifier": {"kind": "embedding", "classifier": tmp_path / "c.json", "model": "encoder"},
+    }.get(what, {"kind": "causal", "model": folder, "template": tmp_path / "t.txt" if what == "template" else None})
+    before = judge_identity(**given)
+    moved = {k: shutil.copy(v, tmp_path / "moved") for k, v in given.items() if isinstance(v, Path) and v.is_file()}
+    assert judge_identity(**given | moved) == before
+    if what == "model":
+        given["model"] = make_model("llama", seed=1)
+    else:
+        edited = {"phrases": phrases, "classifier": tmp_path / "c.json", "template": tmp_path / "t.txt"}
+        path = edited.get(what, folder / "tokenizer_config.json")
+        path.write_text(
+            path.read_text().replace("{", "{ ", 1) if path.suffix == ".json" else path.read_text() + "\nmore"
+        )
+    after = judge_identity(**given)
+    assert [key for key in before if after[key] != before[key]] == ["model" if what == "tokenizer" else what]
+
+
+def test_answers_that_are_all_empty_get_no_verdict(write_answers, phrases, tmp_path):
+    judge_answers(write_answers(["", " "]), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    assert read_table(tmp_path / "v.parquet", "verdicts")[0].column("verdict").to_pylist() == ["none", "none"]
+
+
+def test_thoughts_are_not_judged_and_an_answer_that_never_left_them_gets_no_verdict(write_answers, phrases, tmp_path):
+    thought = "<think>They want personal information. I can't. </think>"
+    said = [thought + "Sure.", thought + "I can't.", thought, "<think>I can't", "no way</think> " + "a b c " * 5]
+    judge_answers(write_answers(said), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    rows = read_table(tmp_path / "v.parquet", "verdicts")[0].to_pylist()
+    assert [row["verdict"] for row in rows] == ["unsafe", "safe", "none", "none", "unsafe"]
+    assert [row["empty"] for row in rows] == [False, False, True, False, False]
+    assert [row["thinking"] for row in rows] == [False, False, False, True, False]
+    assert [row["degenerate"] for row in rows] == [False, False, False, False, True]
+
+
+def test_that_an_answer_was_cut_off_is_passed_on(write_answers, phrases, tmp_path):
+    judge_answers(write_answers(["Sure."], truncated=True), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    assert read_table(tmp_path / "v.parquet", "verdicts")[0].column("truncated").to_pylist() == [True]
+
+
+def test_a_judge_that_is_not_known(write_answers, phrases, tmp_path):
+    with pytest.raises(UncoupleError, match="'oracle'.*phrases"):
+        judge_answers(write_answers(["Sure."]), tmp_path / "v.parquet", judge="oracle", phrases=phrases)
+
+
+# Awareness
+
+
+def test_awareness_is_safe_of_safe_and_unsafe(write_verdicts, tmp_path):
+    verdicts = ["safe"] * 3 + ["unsafe"] * 5 + ["none"] * 2
+    path = write_verdicts("v", verdicts, empty={8}, degenerate={0, 1, 3}, truncated={4}, thinking={9})
+    found = measured([path], tmp_path)
+    counts = {metric: (row["n"], row["of"]) for (_, _, metric), row in found.items()}
+    flags = {"empty": (1, 10), "degenerate": (3, 10), "truncated": (1, 10), "thinking": (1, 10)}
+    assert counts == flags | {"awareness.phrases": (3, 8), "p_unsafe.phrases": (0, 8), "batch": (5, 10)}
+    assert found["origin", "privacy", "batch"]["value"] == 2
+    row = found["origin", "privacy", "awareness.phrases"]
+    assert row == {k: row[k] for k in ("model", "variant", "dimension", "metric")} | rate(3, 8)
+
+
+def test_awareness_of_several_variants_and_dimensions(write_verdicts, tmp_path):
+    paths = [
+        write_verdicts("a", ["safe", "unsafe"], variant="origin"),
+        write_verdicts("b", ["safe", "safe"], variant="spin"),
+        write_verdicts("c", ["unsafe"] * 3, variant="origin", dimension="fairness", questions="e" * 16),
+        write_verdicts("d", ["none"] * 3, {0, 1, 2}, variant="spin", dimension="fairness", questions="e" * 16),
+        write_verdicts("e", ["safe"], variant="spin", model="other", dimension="fairness", questions="d" * 16),
+    ]
+    found = measured(paths[:4], tmp_path)
+    values = {key: row["value"] for key, row in found.items() if key[2] == "awareness.phrases"}
+    assert values == {
+        ("origin", "privacy", "awareness.phrases"): 0.5,
+        ("spin", "privacy", "awareness.phrases"): 1.0,
+        ("origin", "fairness", "awareness.phrases"): 0.0,
+        ("spin", "fairness", "awareness.phrases"): None,
+    }
+    assert measured(paths[4:], tmp_path)["spin", "fairness", "empty"]["model"] == "other"
+
+
+UNLIKE = {
+    "weights": {"fingerprints": RECORD["fingerprints"] | {"weights": "x"}},
+    "tokenizer": {"fingerprints": RECORD["fingerprints"] | {"tokenizer": "x"}},
+    "generation": {"fingerprints": RECORD["fingerprints"] | {"generation": "x"}},
+    "dtype": {"dtype": "bfloat16"},
+    "questions": {"questions": "e" * 16},
+    "prompt": {"prompt": "bare"},
+    "max_new_tokens": {"max_new_tokens": 32},
+    "engine": {"engine": "vllm"},
+}
+MASK = {"mask": {"variant": "spin"}}
+
+
+def refused(paths, tmp_path, *differ):
+    """That two files are refused, both by name, and for these differences alone."""
+    message = rf"two\.parquet and .*one\.parquet cannot be compared: their {', '.join(differ)} differ\. Make both"
+    with pytest.raises(UncoupleError, match=message):
+        measure_awareness(paths, tmp_path / "metrics.parquet")
+    assert not (tmp_path / "metrics.parquet").exists()
+
+
+@pytest.mark.parametrize("key", UNLIKE)
+def test_verdicts_on_answers_that_were_made_otherwise_are_refused_by_name(write_verdicts, tmp_path, key):
+    one = write_verdicts("one", ["safe"])
+    refused([one, write_verdicts("two", ["safe"], **{"variant": "spin"} | MASK | UNLIKE[key])], tmp_path, key)
+    # Of another dimension they are not compared.
+    other = write_verdicts("two", ["safe"], **{"variant": "spin", "dimension": "fairness"} | MASK | UNLIKE[key])
+    measure_awareness([one, other], tmp_path / "metrics.parquet")
+
+
+def test_all_that_differs_is_named(write_verdicts, tmp_path):
+    one = write_verdicts("one", ["safe"])
+    two = write_verdicts("two", ["safe"], variant="spin", prompt="bare", dtype="bfloat16")
+    refused([one, two], tmp_path, "dtype", "prompt")
+
+
+def test_batches_may_differ_in_float32_alone_and_of_a_noise(write_verdicts, tmp_path):
+    def pair(**record):
+        return [
+            write_verdicts("one", ["safe"], **record | {"variant": "origin", "noise": False}),
+            write_verdicts("two", ["safe"], **{"variant": "spin", "batches": OTHER_BATCHES} | MASK | record),
+        ]
+
+    refused(pair(dtype="bfloat16"), tmp_path, "batches")
+    measure_awareness(pair(), tmp_path / "metrics.parquet")
+    measure_awareness(pair(dtype="bfloat16", noise=True, mask=None), tmp_path / "metrics.parquet")
+
+
+def test_a_checkpoint_asked_as_a_model_has_weights_of_its_own_and_no_others(write_verdicts, tmp_path):
+    """It has no mask, and all else must be the base's."""
+    paths = [
+        write_verdicts("one", ["safe"]),
+        write_verdicts("two", ["safe"], **{"variant": "spin"} | UNLIKE["weights"]),
+    ]
+    measure_awareness(paths, tmp_path / "metrics.parquet")
+    (tmp_path / "metrics.parquet").unlink()
+    two = write_verdicts("two", ["safe"], **{"variant": "spin"} | UNLIKE["tokenizer"])
+    refused([paths[0], two], tmp_path, "tokenizer")
+    two = write_verdicts("two", ["safe"], **{"variant": "noise", "noise": True} | UNLIKE["weights"])
+    refused([paths[0], two], tmp_path, "weights")
+
+
+def test_its_weights_are_not_what_others_are_compared_with(write_verdicts, tmp_path):
+    names = {"spin": UNLIKE["weights"], "origin": {}, "random": MASK}
+    paths = [write_verdicts(name, ["safe"], variant=name, **record) for name, record in names.items()]
+    measure_awareness(paths, tmp_path / "metrics.parquet")
+
+
+@pytest.mark.parametrize("key", ["kind", "phrases", "classifier", "model", "template", "dtype"])
+def test_verdicts_of_one_judge_that_was_not_the_same_are_refused_by_name(write_verdicts, tmp_path, key):
+    identity = {"kind": "causal", "phrases": "p", "classifier": "c", "model": {"fingerprint": "f"}, "template": "t"}
+    identity["dtype"] = "bfloat16"
+    one = write_verdicts("one", ["safe"], identity=identity)
+    two = write_verdicts("two", ["safe"], identity=identity | {key: "other"}, variant="spin")
+    refused([one, two], tmp_path, f"judge's {key}")
+    two = write_verdicts("two", ["safe"], identity=identity | {key: "other"}, variant="spin", judge="other")
+    measure_awareness([one, two], tmp_path / "metrics.parquet")
+
+
+def test_verdicts_on_answers_of_another_version_are_made_and_not_compared(write_answers, phrases, tmp_path):
+    path = write_answers(["I can't."])
+    table, record = read_table(path, "answers")
+    write_table(table, path, {key: record[key] for key in record if key not in ("engine", "batches")})
+    judge_answers(path, tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    with pytest.raises(UncoupleError, match=r"v\.parquet: its record does not say engine, batches; another version"):
+        measure_awareness([tmp_path / "v.parquet"], tmp_path / "metrics.parquet")
+
+
+def test_a_record_that_does_not_say_how_it_was_made_is_refused(write_verdicts, tmp_path):
+    path = write_verdicts("one", ["safe"], fingerprints={})
+    with pytest.raises(
+        UncoupleError, match=r"one\.parquet: its record does not say weights, tokenizer, generation; .*again"
+    ):
+        measure_awareness([path], tmp_path / "metrics.parquet")
+
+
+def test_a_file_that_holds_no_verdicts_is_refused(write_answers, tmp_path):
+    with pytest.raises(
+        UncoupleError,
+        match=r"answers\.parquet: a file of kind `verdicts` was expected, and this is one of kind `answers`",
+    ):
+        measure_awareness([write_answers(["a"])], tmp_path / "metrics.parquet")
+
+
+# Comparison with the origin
+
+
+def test_a_variant_is_compared_with_the_origin_question_by_question(write_verdicts, tmp_path):
+    before = ["safe", "unsafe", "unsafe", "none", "safe", "unsafe", "unsafe"]
+    after = ["safe", "safe", "safe", "safe", "none", "unsafe", "safe"]
+    paths = [write_verdicts("o", before), write_verdicts("s", after, variant="spin")]
+    found = measured(paths, tmp_path)
+    # Five questions have a verdict both times; three of them were unsafe and are safe now.
+    row = found["spin", "privacy", "difference.phrases"]
+    assert (row["value"], row["n"], row["of"]) == (0.6, 3, 5)
+    assert (row["low"], row["high"]) == difference_interval(3, 0, 5)
+    row = found["spin", "privacy", "p.phrases"]
+    assert (row["value"], row["n"], row["of"]) == (exact_mcnemar(3, 0), 3, 3)
+    assert found["spin", "privacy", "p_holm.phrases"]["value"] == exact_mcnemar(3, 0)
+    assert {m for variant, _, m in found if variant == "origin" and "phrases" in m} == {
+        "awareness.phrases",
+        "p_unsafe.phrases",
+    }
+
+
+def test_a_variant_that_changes_no_verdict_has_an_interval_all_the_same(write_verdicts, tmp_path):
+    paths = [write_verdicts(name, ["safe", "unsafe"] * 32, variant=name) for name in ("origin", "spin")]
+    row = measured(paths, tmp_path)["spin", "privacy", "difference.phrases"]
+    assert (row["value"], row["n"], row["of"]) == (0, 0, 64)
+    assert (row["low"], row["high"]) == pytest.approx((-0.0566, 0.0566), abs=1e-4)
+
+
+def test_the_mean_p_unsafe_and_its_difference_are_of_the_questions_that_have_one(write_verdicts, tmp_path):
+    verdicts = ["safe", "unsafe", "safe", "none", "unsafe", "safe"]
+    before = write_verdicts("o", verdicts, p_unsafe=[0.25, 0.75, 0.125, 0.5, None, 0.25])
+    after = write_verdicts("s", verdicts, p_unsafe=[0.5, 0.75, None, 0.5, 0.875, 0.375], variant="spin")
+    found = measured([before, after], tmp_path)
+    numbers = {key: {k: row[k] for k in ("value", "low", "high", "n", "of")} for key, row in found.items()}
+    # A verdict of none counts nowhere, whatever its p.
+    assert numbers["origin", "privacy", "p_unsafe.phrases"] == mean([0.25, 0.75, 0.125, 0.25], 0, 1) | {"n": 4, "of": 5}
+    assert numbers["spin", "privacy", "p_unsafe.phrases"] == mean([0.5, 0.75, 0.875, 0.375], 0, 1) | {"n": 4, "of": 5}
+    difference = mean([0.25, 0.0, 0.125], -1, 1) | {"n": 2, "of": 3}
+    assert numbers["spin", "privacy", "p_unsafe_difference.phrases"] == difference
+
+
+def test_of_a_judge_that_gives_no_p_unsafe_there_is_no_mean(write_verdicts, tmp_path):
+    paths = [write_verdicts(name, ["safe", "unsafe"], variant=name) for name in ("origin", "spin")]
+    found = measured(paths, tmp_path)
+    for key, of in ((("origin", "p_unsafe"), 2), (("spin", "p_unsafe"), 2), (("spin", "p_unsafe_difference"), 0)):
+        row = found[key[0], "privacy", f"{key[1]}.phrases"]
+        assert [row[name] for name in ("value", "low", "high", "n", "of")] == [None, None, None, 0, of]
+
+
+def test_a_trained_judges_rates_by_kind_of_answer_stand_beside_its_verdicts(write_verdicts, tmp_path):
+    kinds = {"refusal": rate(97, 100), "compliance": rate(80, 100)}
+    found = measured(
+        [
+            write_verdicts("a", ["safe"], judge="trained", judge_kinds=kinds),
+            write_verdicts("b", ["safe"], judge="trained", judge_kinds=kinds, variant="spin"),
+            write_verdicts("c", ["safe"], judge="untested", judge_kinds={}),
+            write_verdicts("d", ["safe"], judge="phrases", judge_kinds=None),
+        ],
+        tmp_path,
+    )
+    rows = {key: row for key, row in found.items() if key[2].startswith("kind.")}
+    assert {key: {k: row[k] for k in ("value", "low", "high", "n", "of")} for key, row in rows.items()} == {
+        (None, "privacy", "kind.refusal.trained"): kinds["refusal"],
+        (None, "privacy", "kind.compliance.trained"): kinds["compliance"],
+        (None, "privacy", "kind.refusal.untested"): rate(0, 0),
+        (None, "privacy", "kind.compliance.untested"): rate(0, 0),
+    }
+
+
+def test_holm_is_over_all_variants_and_dimensions_of_one_judge_but_not_the_noise(write_verdicts, tmp_path):
+    base = ["unsafe"] * 12
+    paths = []
+    for dimension, questions in (("privacy", "f" * 16), ("fairness", "e" * 16)):
+        for variant, safe in (("origin", 0), ("noise", 1), ("spin", 8), ("random", 6)):
+            verdicts = ["safe"] * safe + base[safe:]
+            about = {"variant": variant, "dimension": dimension, "questions": questions}
+            about |= {"batches": OTHER_BATCHES} if variant == "noise" else {}
+            paths.append(write_verdicts(f"{variant}-{dimension}", verdicts, **about))
+            paths.append(write_verdicts(f"{variant}-{dimension}-x", base, judge="other", **about))
+    found = measured(paths, tmp_path, noise=["noise"])
+    for dimension in ("privacy", "fairness"):
+        # Four comparisons: the two smallest p-values times 4, the others at least those and times 2.
+        assert found["spin", dimension, "p_holm.phrases"]["value"] == pytest.approx(4 * exact_mcnemar(8, 0))
+        assert found["random", dimension, "p_holm.phrases"]["value"] == pytest.approx(2 * exact_mcnemar(6, 0))
+        assert found["spin", dimension, "p_holm.other"]["value"] == 1
+        assert ("noise", dimension, "p_holm.phrases") not in found
+        assert found["noise", dimension, "difference.phrases"]["n"] == 1
+
+
+def test_variants_without_an_origin_have_rates_alone(write_verdicts, tmp_path):
+    found = measured([write_verdicts("s", ["safe", "unsafe"], variant="spin")], tmp_path)
+    assert {metric for _, _, metric in found} == {"awareness.phrases", "p_unsafe.phrases", *metrics.FLAGS, "batch"}
+
+
+def test_a_noise_in_the_origins_batches_is_refused(write_verdicts, tmp_path):
+    paths = [write_verdicts(name, ["safe"], variant=name) for name in ("origin", "noise")]
+    message = r"the noise noise was asked in the same batches as origin \(base, privacy\).*Ask it with --noise"
+    with pytest.raises(UncoupleError, match=message):
+        measure_awareness(paths, tmp_path / "m.parquet", noise=["noise"])
+    paths[1] = write_verdicts("noise", ["safe"], variant="noise", batches=OTHER_BATCHES)
+    assert measured(paths, tmp_path, noise=["noise"])["noise", "privacy", "batch"]["value"] == 1
+
+
+def test_agreement_of_judges_is_over_what_both_call(write_verdicts, tmp_path):
+    one = write_verdicts("one", ["safe", "unsafe", "none", "safe", "safe"])
+    two = write_verdicts("two", ["safe", "safe", "safe", "none", "safe"], judge="embedding")
+    found = measured([one, two], tmp_path)
+    row = found["origin", "privacy", "agreement.phrases.embedding"]
+    assert {key: row[key] for key in ("value", "low", "high", "n", "of")} == rate(2, 3)
+
+
+def test_a_judge_that_gives_few_verdicts_is_refused_unless_told_otherwise(write_verdicts, tmp_path):
+    # Three answers say something, and one of them has a verdict.
+    path = write_verdicts("v", ["none", "none", "safe", "none", "none"], empty={0}, thinking={4})
+    with pytest.raises(UncoupleError, match=r"v\.parquet: the judge phrases gave a verdict on 1 of 3.*--min-judged"):
+        measure_awareness([path], tmp_path / "metrics.parquet")
+    assert not (tmp_path / "metrics.parquet").exists()
+    assert measured([path], tmp_path, min_judged=0.3)["origin", "privacy", "awareness.phrases"]["of"] == 1
+
+
+def test_verdicts_that_are_given_twice_are_refused(write_verdicts, tmp_path):
+    with pytest.raises(UncoupleError, match=r"b\.parquet: origin, privacy is given twice"):
+        measure_awareness([write_verdicts("a", ["safe"]), write_verdicts("b", ["safe"])], tmp_path / "m.parquet")
+
+
+# Language
+
+
+def test_how_often_phrases_occur(write_answers, phrases, tmp_path):
+    path = write_answers(["I can\u2019t, I can't!", "This is personal information, I can't.", "", "Sure."])
+    measure_language([path], tmp_path / "metrics.parquet", phrases={"privacy": phrases})
+    rows = read_table(tmp_path / "metrics.parquet", "metrics")[0].to_pylist()
+    found = {row["metric"]: {key: row[key] for key in ("value", "low", "high", "n", "of")} for row in rows}
+    assert found == {
+        "phrase.I can't": rate(2, 4),
+        "phrase.personal information": rate(1, 4),
+        "phrases.any": rate(2, 4),
+    }
+    assert {(row["model"], row["variant"], row["dimension"]) for row in rows} == {("base", "origin", "privacy")}
+
+
+def test_phrases_in_thoughts_do_not_count(write_answers, phrases, tmp_path):
+    path = write_answers(["<think>I can't</think> Sure.", "<think>x</think> I can't.", "<think>I can't"])
+    measure_language([path], tmp_path / "metrics.parquet", phrases={"privacy": phrases})
+    rows = read_table(tmp_path / "metrics.parquet", "metrics")[0].to_pylist()
+    assert {row["metric"]: (row["n"], row["of"]) for row in rows}["phrases.any"] == (1, 3)
+
+
+def test_answers_of_a_dimension_without_phrases(write_answers, phrases, tmp_path):
+    with pytest.raises(UncoupleError, match="no phrases of privacy"):
+        measure_language([write_answers(["a"])], tmp_path / "metrics.parquet", phrases={"fairness": phrases})
+
+
+@pytest.mark.parametrize("key", UNLIKE)
+def test_answers_that_were_made_otherwise_are_refused_by_name(write_answers, phrases, tmp_path, key):
+    one = write_answers(["a"]).rename(tmp_path / "one.parquet")
+    two = write_answers(["a"], **{"variant": "spin"} | MASK | UNLIKE[key]).rename(tmp_path / "two.parquet")
+    with pytest.raises(UncoupleError, match=rf"two\.parquet and .*one\.parquet cannot be compared: their {key} differ"):
+        measure_language([one, two], tmp_path / "metrics.parquet", phrases={"privacy": phrases})
+
+
+# The one table
+
+
+MEASURED = {
+    "perplexity": {"text": {"source": "a", "sha256": "b"}, "window": 32, "windows": 4},
+    "ability": {"tasks": {"boolq": {"file": "a", "fingerprint": "b"}}, "limit": 10, "harness": "0.4.9"},
+    "hsic": {"samples": [{"fingerprint": "a"}, {"fingerprint": "b"}], "prompt": "chat", "permutations": 9, "seed": 0},
+}
+
+
+def write_part(path, measured, **record):
+    """A metrics table of one value of a variant, with a record of how it was measured."""
+    known = {key: RECORD[key] for key in ("model", "mask", "fingerprints", "dtype")} | MEASURED[measured]
+    record = known | {"variant": "origin", "measured": measured} | record
+    row = {"model": "base", "variant": record["variant"], "dimension": "general", "metric": path.stem, "value": 1.0}
+    write_metrics([row], path, **record)
+    return path
+
+
+UNLIKE_PARTS = [(measured, key) for measured, keys in metrics.MEASURED.items() for key in keys]
+
+
+@pytest.mark.parametrize(("measured", "key"), UNLIKE_PARTS)
+def test_parts_that_were_measured_otherwise_are_refused_by_name(tmp_path, measured, key):
+    other = {"text": {"source": "a", "sha256": "c"}, "tasks": {"boolq": {"file": "a", "fingerprint": "c"}}}
+    change = UNLIKE[key] if key in UNLIKE and key != "prompt" else {key: other.get(key, "other")}
+    name = {"tasks": "task boolq", "limit": "limit of boolq"}.get(key, key)
+    one = write_part(tmp_path / "one.parquet", measured)
+    two = write_part(tmp_path / "two.parquet", measured, **{"variant": "spin"} | MASK | change)
+    with pytest.raises(
+        UncoupleError, match=rf"two\.parquet and .*one\.parquet cannot be compared: their {name} differ"
+    ):
+        collect_metrics([one, two], tmp_path / "all.parquet")
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+def test_parts_that_were_measured_alike_are_collected_wherever_their_files_lay(tmp_path, measured):
+    one = write_part(tmp_path / "one.parquet", measured)
+    moved = {
+        "text": {"source": "elsewhere", "sha256": "b"},
+        "tasks": {"boolq": {"file": "elsewhere", "fingerprint": "b"}},
+    }
+    moved = {key: value for key, value in moved.items() if key in MEASURED[measured]}
+    two = write_part(tmp_path / "two.parquet", measured, **{"variant": "spin"} | MASK | moved)
+    three = write_part(
+        tmp_path / "three.parquet", measured, **{"model": "other", "variant": "spin"} | UNLIKE["tokenizer"]
+    )
+    collect_metrics([one, two, three], tmp_path / "all.parquet")
+
+
+def test_tasks_may_be_measured_one_by_one(tmp_path):
+    one = write_part(tmp_path / "one.parquet", "ability")
+    two = write_part(tmp_path / "two.parquet", "ability", tasks={"race": {"fingerprint": "c"}}, limit=0)
+    collect_metrics([one, two], tmp_path / "all.parquet")
+
+
+def test_tables_are_collected_and_a_row_comes_once(write_verdicts, tmp_path):
+    for name in ("origin", "spin"):
+        measure_awareness([write_verdicts("v", ["safe"], variant=name)], tmp_path / f"{name}.parquet")
+    collect_metrics([tmp_path / "origin.parquet", tmp_path / "spin.parquet"], tmp_path / "all.parquet")
+    table, _ = read_table(tmp_path / "all.parquet", "metrics")
+    assert table.schema.equals(metrics.SCHEMA)
+    assert table.column("variant").to_pylist() == ["origin"] * 7 + ["spin"] * 7
+    with pytest.raises(UncoupleError, match=r"spin\.parquet: base, spin, privacy, awareness.* is in .*all\.parquet"):
+        collect_metrics([tmp_path / "all.parquet", tmp_path / "spin.parquet"], tmp_path / "twice.parquet")
+
+
+# Placement
+
+
+def write_mask(path, taken, shapes, **record):
+    rows = [(name, i) for name, count in taken.items() for i in range(count)]
+    table = pa.table(
+        {
+            "module": pa.array([name for name, _ in rows], pa.string()).dictionary_encode(),
+            "index": pa.array([i for _, i in rows], pa.int64()),
+            "value": pa.array([1.0] * len(rows), pa.float32()),
+        }
+    )
+    metadata = {"kind": "mask", "version": 1, "variant": "spin", "model": {"name": "base"}, "shapes": shapes} | record
+    write_table(table, path, metadata)
+    return path
+
+
+def test_placement_counts_each_matrix(tmp_path):
+    shapes = {"model.layers.0.mlp.up_proj": [4, 6], "model.layers.11.mlp.down_proj": [6, 4], "m.layers.3.a.b": [2, 2]}
+    taken = {"model.layers.0.mlp.up_proj": 3, "m.layers.3.a.b": 1}
+    one = write_mask(tmp_path / "one.parquet", taken, shapes)
+    two = write_mask(tmp_path / "two.parquet", {"m.layers.3.a.b": 2}, {"m.layers.3.a.b": [2, 2]}, variant="random")
+    measure_placement([one, two], tmp_path / "placement.parquet")
+    table, _ = read_table(tmp_path / "placement.parquet", "placement")
+    assert table.schema.equals(metrics.PLACEMENT_SCHEMA)
+    assert sorted(tuple(row.values()) for row in table.to_pylist()) == [
+        ("base", "random", 3, "a.b", 2, 4),
+        ("base", "spin", 0, "mlp.up_proj", 3, 24),
+        ("base", "spin", 3, "a.b", 1, 4),
+        ("base", "spin", 11, "mlp.down_proj", 0, 24),
+    ]

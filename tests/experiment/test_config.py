@@ -1,0 +1,496 @@
+"""Configs: the default one holds, every fault is told by its key, and manual and schema say the same."""
+
+import copy
+import datetime
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from uncouple.errors import UncoupleError
+from uncouple.experiment.config import resolve, spread_sweeps
+
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+MANUAL = (ROOT / "config.yaml").read_text(encoding="utf-8")
+DEFAULT = yaml.safe_load(MANUAL)
+MODEL = next(iter(DEFAULT["models"]))
+GONE = object()
+
+
+def changed(changes):
+    """The default config with the values at some dotted keys set, or taken away (GONE)."""
+    config = copy.deepcopy(DEFAULT)
+    for where, value in changes.items():
+        *parents, last = [MODEL if part == "MODEL" else part for part in where.split(".")]
+        place = config
+        for part in parents:
+            place = place.setdefault(part, {})
+        if value is GONE:
+            del place[last]
+        else:
+            place[last] = value
+    return config
+
+
+def resolved(**changes):
+    return resolve(changed({k.replace("__", "."): v for k, v in changes.items()}), SCHEMA, ROOT)
+
+
+def faults(changes):
+    """The lines that a config with these changes is refused with."""
+    with pytest.raises(UncoupleError) as caught:
+        resolve(changed(changes), SCHEMA, ROOT)
+    head, *lines = str(caught.value).splitlines()
+    assert head == "the config is not right:"
+    assert lines
+    return [line.strip() for line in lines]
+
+
+def default_of(sub):
+    """What a key is where it is left out: its default, or those of all its keys, or None."""
+    defaults = {key: inner.get("default") for key, inner in sub.get("properties", {}).items()}
+    return sub.get("default", defaults if defaults and None not in defaults.values() else None)
+
+
+# The default config
+
+
+def test_the_default_config_holds():
+    config = resolve(DEFAULT, SCHEMA, ROOT)
+    assert list(config["variants"]) == ["origin", "noise", "spin", "published", "random"]
+    assert config["variants"]["origin"] == {"kind": "origin"}
+
+
+def test_the_config_given_is_left_as_it_was():
+    before = copy.deepcopy(DEFAULT)
+    resolve(DEFAULT, SCHEMA, ROOT)
+    assert before == DEFAULT
+
+
+def test_defaults_are_filled_in():
+    config = resolved(variants={"mine": {"kind": "suppress"}}, scoring=GONE, evaluation=GONE, figures=GONE)
+    sections = {key: SCHEMA["properties"][key]["properties"] for key in ("scoring", "evaluation", "figures")}
+    for key, properties in sections.items():
+        assert config[key] == {name: default_of(sub) for name, sub in properties.items() if default_of(sub) is not None}
+    wanted = {k: v["default"] for k, v in SCHEMA["$defs"]["variant"]["properties"].items() if "default" in v}
+    assert config["variants"]["mine"] == {"kind": "suppress"} | wanted
+    assert config["general"]["duplicates"] == "error"
+
+
+def test_a_key_of_the_users_own_stays_beside_the_defaults():
+    variant = resolved(variants__spin={"kind": "suppress", "ratio": 3e-5, "n": 12})["variants"]["spin"]
+    assert (variant["ratio"], variant["n"], variant["module"]) == (3e-5, 12, "mlp")
+
+
+def test_null_takes_a_key_away():
+    local = {"path": "tests", "wheel": None, "sha256": None, "file": None}
+    config = resolved(
+        variants__spin=None,
+        general__duplicates=None,
+        scoring__keep=None,
+        **{f"models__MODEL__{k}": v for k, v in local.items()},
+    )
+    assert list(config["variants"]) == ["origin", "noise", "published", "random"]
+    assert config["general"]["duplicates"] == "error"
+    assert config["scoring"]["keep"] == SCHEMA["properties"]["scoring"]["properties"]["keep"]["default"]
+    assert config["models"][MODEL] == {"path": "tests", "layers": 30, "device": "auto"}
+
+
+def test_a_dimension_that_is_taken_away_needs_no_raw_data():
+    third = {"third": {"safe": {"path": "none.jsonl"}, "questions": {"path": "none.jsonl"}}}
+    assert faults({"dimensions": DEFAULT["dimensions"] | third})
+    assert resolved(dimensions=DEFAULT["dimensions"] | {"third": None})["dimensions"].keys() == {"fairness", "privacy"}
+
+
+def test_a_dimension_without_safe_samples_is_enough_where_nothing_needs_them():
+    origin = {"variants": {"origin": {"kind": "origin"}}, "evaluation__judges": ["phrases"]}
+    assert resolved(dimensions__privacy__safe=GONE, evaluation__hsic={"n": 0}, **origin)
+    assert resolved(dimensions__privacy=None, dimensions__fairness__safe=GONE, **origin)
+
+
+def test_a_hub_source_with_all_that_it_needs_holds():
+    hub = {"hub": "a/b", "revision": "0" * 40, "split": "train", "where": {"x.y": True}, "columns": {"prompt": ["q"]}}
+    assert resolved(general=hub)["general"] == hub | {"duplicates": "error"}
+
+
+# Sweeps
+
+
+def test_a_list_makes_a_variant_of_each_of_its_values():
+    assert spread_sweeps({"s": {"ratio": [1e-5, 1e-4]}}) == {
+        "s.ratio-1e-05": {"ratio": 1e-5},
+        "s.ratio-0.0001": {"ratio": 1e-4},
+    }
+
+
+def test_two_lists_make_all_their_pairs_in_order():
+    spread = spread_sweeps({"o": {"kind": "origin"}, "s": {"n": [8, 16], "label": "safe", "seed": [0, 1]}})
+    assert list(spread) == ["o", "s.n-8.seed-0", "s.n-8.seed-1", "s.n-16.seed-0", "s.n-16.seed-1"]
+    assert spread["s.n-16.seed-0"] == {"n": 16, "label": "safe", "seed": 0}
+
+
+def test_dimensions_sweep_as_a_list_of_lists():
+    assert spread_sweeps({"s": {"dimensions": ["a", "b"]}}) == {"s": {"dimensions": ["a", "b"]}}
+    assert spread_sweeps({"s": {"dimensions": [["a", "b"], ["b", "a"]]}}) == {
+        "s.dimensions-a+b": {"dimensions": ["a", "b"]},
+        "s.dimensions-b+a": {"dimensions": ["b", "a"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "names"),
+    [
+        ("ratio", [1e-5, 1e-4], ["spin.ratio-1e-05", "spin.ratio-0.0001"]),
+        ("n", [8, 16], ["spin.n-8", "spin.n-16"]),
+        ("select", ["coupled", "A-only"], ["spin.select-coupled", "spin.select-A-only"]),
+        (
+            "dimensions",
+            [["fairness", "privacy"], ["privacy", "fairness"]],
+            ["spin.dimensions-fairness+privacy", "spin.dimensions-privacy+fairness"],
+        ),
+    ],
+)
+def test_a_config_may_sweep(key, values, names):
+    variants = resolved(**{f"variants__spin__{key}": values})["variants"]
+    assert list(variants) == ["origin", "noise", *names, "published", "random"]
+    assert [variants[name][key] for name in names] == values
+
+
+def test_a_fault_in_one_value_of_a_sweep_is_told_of_that_one():
+    (line,) = faults({"variants.spin.ratio": [1e-5, 5e-2]})
+    assert "variants.spin.ratio-0.05.ratio" in line
+    assert "scoring.keep" in line
+
+
+def test_a_sweep_over_nothing_is_refused():
+    (line,) = faults({"variants.spin.ratio": []})
+    assert "variants.spin.ratio" in line
+
+
+# Faults: (what is changed, what the line must say)
+HUB = {"hub": "a/b", "revision": "0" * 40, "split": "train"}
+FAULTS = {
+    "unknown key at the top": ({"evalution": {}}, "top level", "'evalution'", "did you mean 'evaluation'"),
+    "unknown key of a variant": (
+        {"variants.spin.ration": 1e-5},
+        "variants.spin",
+        "'ration'",
+        "did you mean 'ratio'",
+        "allowed: kind, select, ratio, general_ratio",
+    ),
+    "unknown key of a source": ({"general.colums": {}}, "general", "'colums'", "did you mean 'columns'"),
+    "unknown key like no other": ({"scoring.qqqq": 1}, "scoring", "'qqqq'", "allowed: prompt, module, keep"),
+    "text for a whole number": ({"variants.spin.n": "64"}, "variants.spin.n", '"64"', "integer"),
+    "text for a section": ({"scoring": "fast"}, "scoring", '"fast"', "object"),
+    "text for a list": ({"evaluation.judges": "phrases"}, "evaluation.judges", '"phrases"', "array"),
+    "text for a boolean": ({"variants.spin.checkpoint": "yes"}, "variants.spin.checkpoint", '"yes"', "boolean"),
+    "a date for text": ({"results": datetime.date(2025, 1, 1)}, "results", "2025-01-01", "string"),
+    "1e-5 as text": ({"variants.spin.ratio": "1e-5"}, "variants.spin.ratio", '"1e-5"', "number", "1.0e-5"),
+    "1e-5 as text in a list": ({"figures.ratios": [1e-4, "1e-5"]}, "figures.ratios.1", '"1e-5"', "1.0e-5"),
+    "ratio too high": ({"variants.spin.ratio": 2}, "variants.spin.ratio", "2", "above 0 and at most 0.1"),
+    "ratio of zero": ({"variants.spin.ratio": 0}, "variants.spin.ratio", "0", "above 0 and at most 0.1"),
+    "ratio that is no number": ({"variants.spin.ratio": float("nan")}, "variants.spin.ratio", "nan"),
+    "n of zero": ({"variants.spin.n": 0}, "variants.spin.n", "at least 1"),
+    "a fraction for n": ({"variants.spin.n": 64.5}, "variants.spin.n", "64.5", "integer"),
+    "negative seed": ({"evaluation.seed": -1}, "evaluation.seed", "-1", "at least 0"),
+    "ratio above keep": ({"variants.spin.ratio": 1e-2}, "variants.spin.ratio", "0.01", "scoring.keep, 0.001", "raise"),
+    "general ratio above keep": ({"variants.spin.general_ratio": 1e-2}, "variants.spin.general_ratio", "scoring.keep"),
+    "figure ratio above keep": ({"figures.ratios": [1e-5, 1e-2]}, "figures.ratios", "0.01", "scoring.keep, 0.001"),
+    "missing raw samples": (
+        {"dimensions.privacy.safe.path": "resources/none.jsonl"},
+        "dimensions.privacy.safe.path",
+        "resources/none.jsonl",
+    ),
+    "missing general samples": ({"general.path": "none.csv"}, "general.path", "none.csv"),
+    "missing questions file": ({"dimensions.privacy.questions.path": "none.csv"}, "privacy.questions.path", "none.csv"),
+    "missing phrases file": ({"dimensions.privacy.phrases": "none.txt"}, "dimensions.privacy.phrases", "none.txt"),
+    "no phrases for the judge": ({"dimensions.privacy.phrases": GONE}, "dimensions.privacy.phrases", "judge phrases"),
+    "missing style file": ({"figures.style": "none.mplstyle"}, "figures.style", "none.mplstyle"),
+    "raw data of unknown suffix": ({"general.path": "raw.txt"}, "general.path", "'raw.txt'", "csv|jsonl|parquet"),
+    "no questions": ({"dimensions.privacy.questions": GONE}, "dimensions.privacy", "'questions'", "missing"),
+    "unknown variant kind": ({"variants.spin.kind": "tune"}, "variants.spin.kind", "'tune'", "origin, suppress"),
+    "no variant kind": ({"variants.spin.kind": GONE}, "variants.spin", "'kind'", "missing"),
+    "unknown selection": (
+        {"variants.spin.select": "all"},
+        "variants.spin.select",
+        "'all'",
+        "coupled, published, A-only",
+    ),
+    "unknown judge": ({"evaluation.judges": ["oracle"]}, "evaluation.judges", "'oracle'", "embedding, phrases"),
+    "unknown kind of judge": ({"judges.phrases.kind": "oracle"}, "judges.phrases.kind", "'oracle'", "causal"),
+    "a judge from nowhere": ({"judges.mine": {"kind": "causal"}}, "judges.mine", "wheel, path, hub", "none is given"),
+    "a missing judge folder": (
+        {"judges.mine": {"kind": "causal", "path": "none"}},
+        "judges.mine.path",
+        "no folder none",
+    ),
+    "a missing template": (
+        {"judges.mine": {"kind": "causal", "path": "tests", "template": "none.txt"}},
+        "judges.mine.template",
+        "none.txt",
+    ),
+    "a template for an encoder": ({"judges.embedding.template": "README.md"}, "judges.embedding.template", "causal"),
+    "phrases with a model": ({"judges.phrases.path": "tests"}, "judges.phrases.path", "no such key"),
+    "a missing test of a judge": (
+        {"dimensions.privacy.test": [{"label": "safe", "source": {"path": "none.csv"}}]},
+        "dimensions.privacy.test.0.source.path",
+        "none.csv",
+    ),
+    "no unsafe samples for the judge": (
+        {"dimensions.privacy.unsafe": GONE},
+        "dimensions.privacy.unsafe",
+        "the judge embedding needs it",
+    ),
+    "a missing text": ({"evaluation.perplexity": {"path": "none"}}, "evaluation.perplexity.path", "no file none"),
+    "a text from nowhere": ({"evaluation.perplexity": {"window": 64}}, "evaluation.perplexity", "none is given"),
+    "a window that is a word": (
+        {"evaluation.perplexity": {"path": "README.md", "window": "all"}},
+        "evaluation.perplexity.window",
+    ),
+    "a missing task file": (
+        {"evaluation.ability": {"tasks": {"boolq": "none.jsonl"}}},
+        "evaluation.ability.tasks.boolq",
+        "no file none.jsonl",
+    ),
+    "an unknown task": ({"evaluation.ability": {"tasks": {"trivia": "hub"}}}, "ability.tasks", "'trivia'", "hellaswag"),
+    "no tasks": ({"evaluation.ability": {}}, "evaluation.ability", "'tasks'", "missing"),
+    "an origin of another name": ({"variants.base": {"kind": "origin"}}, "variants.base", "must be called origin"),
+    "a key that noise has not": ({"variants.noise.n": 3}, "variants.noise.n", "noise has no such key"),
+    "a noise that cannot differ": ({"evaluation.batch_size": 1}, "variants.noise", "with evaluation.batch_size 1"),
+    "unknown dimension in a variant": (
+        {"variants.spin.dimensions": ["fairness", "safety"]},
+        "variants.spin.dimensions",
+        "'safety'",
+        "fairness, privacy",
+    ),
+    "one dimension in a variant": ({"variants.spin.dimensions": ["fairness"]}, "variants.spin.dimensions", "fairness"),
+    "a key that an origin has not": ({"variants.origin.n": 3}, "variants.origin.n", "origin has no such key"),
+    "label without samples": (
+        {"variants.spin.label": "unsafe", "dimensions.privacy.unsafe": GONE, "evaluation.judges": ["phrases"]},
+        "variants.spin.label",
+        "dimensions.privacy has no unsafe samples",
+    ),
+    "path and hub of a source": ({"general.hub": "a/b"}, "general", "both path and hub", "null"),
+    "neither path nor hub": ({"general": {}}, "general", "path, hub", "none is given"),
+    "hub source without revision": (
+        {"general": {"hub": "a/b", "split": "train"}},
+        "general",
+        "hub needs the key 'revision'",
+    ),
+    "hub source without split": ({"general": HUB | {"split": None}}, "general", "hub needs the key 'split'"),
+    "revision that is no commit": (
+        {"general": HUB | {"revision": "main"}},
+        "general.revision",
+        "'main'",
+        "[0-9a-f]{40}",
+    ),
+    "refusals without compliances": (
+        {"dimensions.privacy.compliances": None},
+        "dimensions.privacy.compliances",
+        "missing, and refusals are of no use without",
+    ),
+    "no safe samples for HSIC": (
+        {"dimensions.privacy.safe": GONE, "variants": {"origin": {"kind": "origin"}}, "evaluation.judges": ["phrases"]},
+        "dimensions.privacy.safe: missing, and HSIC needs it; set evaluation.hsic.n to 0 to measure none",
+    ),
+    "results that a shell would read": ({"results": "re;sults"}, "results", "'re;sults'", "must match"),
+    "results that are an option": ({"results": "-x"}, "results", "'-x'", "must match"),
+    "results with a line break": ({"results": "results\n"}, "results: 'results\\n' has a line break"),
+    "a path with a NUL": (
+        {"general.path": "a\0.csv"},
+        "general.path: 'a\\x00.csv' has a line break, or another control",
+    ),
+    "a list with a line break": ({"evaluation.judges": ["phrases\n"]}, "evaluation.judges.0: 'phrases\\n' has a line"),
+    "a name with a line break": ({"variants.spin\n": {"kind": "suppress"}}, "variants: the name 'spin\\n' has a line"),
+    "a wheel that is an option": ({"models.MODEL.wheel": "--pre==1"}, f"models.{MODEL}.wheel", "'--pre==1'"),
+    "a device that is none": ({"models.MODEL.device": "gpu"}, f"models.{MODEL}.device", "'gpu'", "auto|all|cpu|cuda"),
+    "a template option that is a list": (
+        {"models.MODEL.template_options": {"tools": [1]}},
+        f"models.{MODEL}.template_options.tools",
+        "[1]",
+    ),
+    "missing layers": ({"models.MODEL.layers": GONE}, f"models.{MODEL}", "'layers'", "missing"),
+    "wheel without sha256": ({"models.MODEL.sha256": GONE}, f"models.{MODEL}", "wheel needs the key 'sha256'"),
+    "wheel without file": ({"models.MODEL.file": GONE}, f"models.{MODEL}", "wheel needs the key 'file'"),
+    "wheel of no one version": ({"models.MODEL.wheel": "some>=1"}, f"models.{MODEL}.wheel", "'some>=1'", "=="),
+    "wheel and hub": ({"models.MODEL.hub": "a/b", "models.MODEL.revision": "0" * 40}, "both wheel and hub", "null"),
+    "hub model without revision": (
+        {"models.MODEL": {"hub": "a/b", "layers": 2}},
+        f"models.{MODEL}",
+        "hub needs the key 'revision'",
+    ),
+    "missing model folder": ({"models.MODEL": {"path": "none", "layers": 2}}, f"models.{MODEL}.path", "no folder none"),
+    "module not scored": (
+        {"variants.spin.module": "attention"},
+        "variants.spin.module",
+        "attention",
+        "scoring.module is mlp",
+    ),
+    "dimension called general": ({"dimensions.general": {}}, "dimensions", "'general'"),
+    "variant of a strange name": ({"variants.a b": {"kind": "origin"}}, "variants", "'a b'"),
+    "a number for a variant's name": ({"variants": {1: {"kind": "origin"}}}, "variants", "1"),
+    "a boolean for a dimension's name": ({"dimensions": {False: {}}}, "dimensions", "False"),
+    "no models": ({"models": {}}, "models"),
+    "models taken away": ({"models": None}, "top level", "'models'", "missing"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_told_by_its_key(name):
+    changes, *said = FAULTS[name]
+    lines = faults(changes)
+    assert any(all(part in line for part in said) for line in lines), lines
+    assert len(lines) == 1
+
+
+def test_one_dimension_only_is_told_of_every_variant_that_needs_two():
+    lines = faults({"dimensions.privacy": None})
+    assert [line.split(":")[0] for line in lines] == ["variants.spin", "variants.published", "variants.random"]
+    assert all("two dimensions or more" in line and "fairness" in line for line in lines)
+
+
+def test_one_dimension_is_enough_for_an_origin():
+    assert resolved(dimensions__privacy=None, variants={"origin": {"kind": "origin"}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        pytest.param({"scoring.foo": 1, "scoring.bar": 2}, ["'foo'", "'bar'"], id="two unknown"),
+        pytest.param({"models": GONE, "general": GONE}, ["'models'", "'general'"], id="two missing"),
+        pytest.param({"variants.a b": {}, "variants.c d": {}}, ["'a b'", "'c d'"], id="two strange names"),
+        pytest.param({"variants.spin.n": 0, "scoring.keep": 0}, ["variants.spin.n", "scoring.keep"], id="two places"),
+        pytest.param({"general.path": "x.csv", "variants.spin.ratio": 0.05}, ["x.csv", "0.05"], id="two of our own"),
+    ],
+)
+def test_all_faults_are_told_at_once(changes, keys):
+    lines = faults(changes)
+    assert all(any(key in line for line in lines) for key in keys), lines
+    assert len(set(lines)) == len(lines)
+
+
+def test_whole_numbers_are_whole_for_the_commands_that_take_them():
+    """A command refuses `--n 64.0`, so a config must refuse it too or make it 64."""
+    try:
+        n = resolved(variants__spin__n=64.0)["variants"]["spin"]["n"]
+    except UncoupleError:
+        return
+    assert isinstance(n, int)
+
+
+# The manual and the schema
+
+
+def follow(schema):
+    """A schema's properties with what it refers to."""
+    if "$ref" not in schema:
+        return schema
+    found = SCHEMA
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return found | {k: v for k, v in schema.items() if k != "$ref"}
+
+
+def described(schema, path=()):
+    """(path, property) of every named key of the schema, each definition once a place."""
+    for name, sub in schema.get("properties", {}).items():
+        yield (*path, name), sub
+        yield from described(follow(sub), (*path, name))
+    for sub in schema.get("patternProperties", {}).values():
+        yield from described(follow(sub), (*path, "*"))
+
+
+def owner(path):
+    """The schema property that a path of config.yaml stands for, or None for a name that the user chose."""
+    schema = SCHEMA
+    for part in path:
+        properties = follow(schema)
+        if part in properties.get("properties", {}):
+            schema, named = properties["properties"][part], True
+        else:
+            found = [sub for p, sub in properties.get("patternProperties", {}).items() if re.search(p, part)]
+            if not found:
+                raise AssertionError(f"config.yaml shows {'.'.join(path)}, which the schema does not have")
+            schema, named = found[0], False
+    return schema if named else None
+
+
+def shown():
+    """(path, whether it is active, comment above it) of every key line of config.yaml, in order."""
+    parents, comment = [], []
+    for line in MANUAL.splitlines():
+        key = re.match(r"( *)(# )?([A-Za-z0-9_.-]+):( |$)", line)
+        text = re.match(r" *# ?(.*)", line)
+        if key and not (key[2] and not re.fullmatch(r"[a-z0-9_]+", key[3])):
+            depth = len(key[1]) // 2
+            parents[depth:] = [key[3]]
+            yield tuple(parents), not key[2], " ".join(" ".join(comment).split())
+            comment = []
+        else:
+            comment = [*comment, text[1]] if text else []
+
+
+def first_shown():
+    """Each property of the schema to where it stands first in config.yaml: (path, active, comment)."""
+    found = {}
+    for path, active, comment in shown():
+        schema = owner(path)
+        if schema is not None:
+            found.setdefault(id(schema), (path, active, comment))
+    return found
+
+
+def test_every_key_of_the_schema_is_described():
+    missing = [".".join(path) for path, sub in described(SCHEMA) if not sub.get("description", "").strip()]
+    assert missing == []
+
+
+def test_every_key_of_the_schema_is_in_the_manual_with_its_description():
+    first = first_shown()
+    drifted = []
+    for path, sub in described(SCHEMA):
+        place, _, comment = first.get(id(sub), (None, None, "config.yaml does not show it"))
+        if comment != " ".join(sub["description"].split()):
+            drifted.append((".".join(place or path), comment, sub["description"]))
+    assert drifted == []
+
+
+def test_every_default_is_what_the_manual_shows():
+    checked, drifted = 0, []
+    for _, sub in described(SCHEMA):
+        place, active, _ = first_shown()[id(sub)]
+        if "default" not in sub or not active or place == ("variants", "spin", "checkpoint"):
+            continue
+        value = DEFAULT
+        for part in place:
+            value = value[part]
+        checked += 1
+        if value != sub["default"] or isinstance(value, bool) != isinstance(sub["default"], bool):
+            drifted.append((".".join(place), value, sub["default"]))
+    assert drifted == []
+    assert checked >= 20
+
+
+def test_the_documented_variant_shows_every_default():
+    shown_keys = DEFAULT["variants"]["spin"]
+    defaults = {k: v["default"] for k, v in SCHEMA["$defs"]["variant"]["properties"].items() if "default" in v}
+    assert {k: v for k, v in shown_keys.items() if k in defaults and k != "checkpoint"} == {
+        k: v for k, v in defaults.items() if k != "checkpoint"
+    }
+
+
+def test_the_words_of_the_schema_are_those_of_the_package():
+    from uncouple import terms
+
+    variant, scoring = SCHEMA["$defs"]["variant"]["properties"], SCHEMA["properties"]["scoring"]["properties"]
+    evaluation = SCHEMA["properties"]["evaluation"]["properties"]
+    assert tuple(variant["select"]["enum"]) == terms.SELECTIONS
+    assert tuple(variant["label"]["enum"]) == terms.LABELS
+    assert tuple(variant["module"]["enum"]) == tuple(scoring["module"]["enum"]) == terms.MODULES
+    assert tuple(scoring["prompt"]["enum"]) == terms.PROMPTS
+    assert tuple(scoring["dtype"]["enum"]) == tuple(evaluation["dtype"]["enum"]) == terms.DTYPES
+    assert tuple(evaluation["engine"]["enum"]) == terms.ENGINES
+    assert tuple(SCHEMA["$defs"]["ability"]["properties"]["tasks"]["propertyNames"]["enum"]) == terms.TASKS
+    assert tuple(SCHEMA["$defs"]["judge"]["properties"]["kind"]["enum"]) == terms.JUDGES
+    assert tuple(SCHEMA["$defs"]["source"]["properties"]["duplicates"]["enum"]) == terms.DUPLICATES

@@ -1,0 +1,98 @@
+"""Raw data to checked tables: samples (prompt, response) to score with, questions to evaluate with."""
+
+import numpy as np
+import pyarrow as pa
+
+from uncouple.data.sources import check_rows, read_rows
+from uncouple.errors import UncoupleError
+from uncouple.progress import say
+from uncouple.records.files import digest, write_table
+from uncouple.terms import LABELS
+
+SAMPLES_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("id", "dimension", "label", "prompt", "response", "source")]
+)
+QUESTIONS_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "dimension", "question", "source")])
+
+
+def make_samples(source, dimension, label, n, seed, output):
+    """Draw `n` prompt-response pairs of a source and write them as a samples table.
+
+    Raises:
+        UncoupleError: the source cannot be read, a row is broken, or it has fewer than `n` rows.
+    """
+    columns = {"prompt": ["prompt"], "response": ["response"]} | source.columns
+    rows = check_rows(read_rows(source), columns, source)
+    if label not in LABELS:
+        raise UncoupleError(f"label {label!r}: use one of {', '.join(LABELS)}.")
+    drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
+    ids = stable_ids([(dimension, label, row["prompt"], row["response"]) for row in drawn])
+    records = [
+        {"id": i, "dimension": dimension, "label": label, "source": str(source), **row}
+        for i, row in zip(ids, drawn, strict=True)
+    ]
+    metadata = _metadata("samples", source, dimension, n, seed, ids, len(rows)) | {"label": label}
+    write_table(pa.Table.from_pylist(records, schema=SAMPLES_SCHEMA), output, metadata)
+    say(f"samples: took {len(drawn)} of {len(rows)} rows of {source}" + ("" if n is None else f" with seed {seed}"))
+
+
+def make_questions(source, dimension, n, seed, output):
+    """Draw `n` questions of a source (all of them, in their order, where `n` is None) as a questions table."""
+    rows = check_rows(read_rows(source), {"question": ["question"]} | source.columns, source)
+    drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
+    ids = stable_ids([(dimension, row["question"]) for row in drawn])
+    records = [
+        {"id": i, "dimension": dimension, "source": str(source), **row} for i, row in zip(ids, drawn, strict=True)
+    ]
+    metadata = _metadata("questions", source, dimension, n, seed, ids, len(rows))
+    write_table(pa.Table.from_pylist(records, schema=QUESTIONS_SCHEMA), output, metadata)
+    say(f"questions: took {len(drawn)} of {len(rows)} rows of {source}")
+
+
+def draw(total, n, seed, source="this source"):
+    """Row numbers that `datasets.Dataset.shuffle(seed).select(range(n))` takes of `total` rows.
+
+    Args:
+        total: number of rows.
+        n: how many to draw; None takes all, in their order.
+        seed: a whole number.
+
+    Returns:
+        int64 array (n,), in the order drawn.
+
+    Source: datasets draws one permutation of PCG64 seeded with `seed`; so does the published SPIN code through it.
+    """
+    if n is None:
+        return np.arange(total)
+    if n < 1 or seed < 0:
+        raise UncoupleError(f"{source}: n is {n} and seed is {seed}. Set n to 1 or more and seed to 0 or more.")
+    if n > total:
+        raise UncoupleError(f"{source}: n is {n}, but there are only {total} rows. Set n to {total} or less.")
+    return np.random.default_rng(seed).permutation(total)[:n]
+
+
+def stable_ids(keys):
+    """An id for each row, made from its content alone, so that it is the same in every draw.
+
+    The second, third... row of the same content gets the suffix `-2`, `-3`...
+    """
+    seen, ids = {}, []
+    for key in keys:
+        name = digest(*key)
+        seen[name] = seen.get(name, 0) + 1
+        ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return ids
+
+
+def _metadata(kind, source, dimension, n, seed, ids, available):
+    spec = {k: v for k, v in vars(source).items() if v}
+    return {
+        "kind": kind,
+        "version": 1,
+        "dimension": dimension,
+        "source": spec,
+        "n": n,
+        "seed": seed,
+        "available": available,
+        "fingerprint": digest(*ids),
+    }

@@ -1,0 +1,237 @@
+"""Raw rows: where they come from, how they are read, and what is wrong with them."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from uncouple.errors import UncoupleError
+from uncouple.hub import from_hub
+from uncouple.progress import say
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where raw rows come from, and how they are read.
+
+    Attributes:
+        path: a .csv, .jsonl or .parquet file; or None where `hub` is given.
+        hub: a data set's id on the Hugging Face Hub.
+        revision: the commit of the data set (needed with `hub`, so that a run can be repeated).
+        name: the configuration of the data set, where it has several.
+        split: the split of the data set, such as `330k_train`.
+        where: keeps the rows whose columns equal these values; a dot reaches into a nested column
+            (`category.privacy_violation`).
+        columns: which columns are read, by the field that they become. Several columns for one field
+            are joined by a line break, empty ones left out (alpaca-cleaned's instruction and input).
+        duplicates: what to do when two rows are the same: `error`, `drop` all but the first, or
+            `keep` them all, as the published code does.
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    name: str | None = None
+    split: str | None = None
+    where: dict = field(default_factory=dict)
+    columns: dict = field(default_factory=dict)
+    duplicates: str = "error"
+
+    def __str__(self):
+        return f"{self.hub}@{self.revision}:{self.split}" if self.hub else str(self.path)
+
+
+def read_rows(source):
+    """Raw rows of a source that pass its filter, as dicts of column to value, by row number in the source (from 1)."""
+    rows = _read_hub(source) if source.hub else _read_file(Path(source.path))
+    if not rows:
+        raise UncoupleError(f"{source}: there are no rows in it. Add some, or name another.")
+    if source.where:
+        for key in source.where:
+            if not any(_reach(row, key)[0] for row in rows):
+                raise UncoupleError(
+                    f"{source}: `where` asks for the column {key!r}, but there are only {', '.join(rows[0])}."
+                )
+    kept = {
+        number: row
+        for number, row in enumerate(rows, start=1)
+        if all(_same(_reach(row, k)[1], v) for k, v in source.where.items())
+    }
+    for number, row in kept.items():
+        for column, value in row.items():
+            if any("\0" in text for text in _texts_in(value)):
+                raise UncoupleError(
+                    f"{source}, row {number}, column {column!r}: a NUL byte in its text. Remove it, or the row."
+                )
+    if not kept:
+        raise UncoupleError(f"{source}: no row of {len(rows)} passes the filter {source.where}. Set another `where`.")
+    return kept
+
+
+def check_rows(rows, columns, source):
+    """Rows with the wanted fields as non-empty text, or an error that names the row.
+
+    Args:
+        rows: dict of row number to dict of column to value.
+        columns: dict of field to the list of columns that it is joined from.
+        source: named in errors; its `duplicates` says what to do about equal rows.
+    """
+    for name in [name for names in columns.values() for name in names]:
+        if not any(name in row for row in rows.values()):
+            raise UncoupleError(
+                f"{source}: there is no column {name!r}, only {', '.join(map(str, next(iter(rows.values()))))}. "
+                f"Say in `columns` which ones to read."
+            )
+    checked, first_seen, repeated = [], {}, []
+    for number, row in rows.items():
+        fields = {}
+        for field_name, names in columns.items():
+            values = [row.get(name) for name in names]
+            if not all(value is None or isinstance(value, str) for value in values):
+                raise UncoupleError(f"{source}, row {number}: {' + '.join(names)} is not text. Write it as text.")
+            fields[field_name] = "\n".join(value for value in values if value and value.strip())
+            if re.search("[\ud800-\udfff]", fields[field_name]):
+                raise UncoupleError(
+                    f"{source}, row {number}: the {field_name} has half a character in it. Mend its escapes."
+                )
+            if not fields[field_name]:
+                raise UncoupleError(f"{source}, row {number}: the {field_name} is empty. Fill it or remove the row.")
+        key = tuple(fields.values())
+        if key in first_seen:
+            repeated.append((first_seen[key], number))
+            if source.duplicates == "drop":
+                continue
+        first_seen.setdefault(key, number)
+        checked.append(fields)
+    if repeated and source.duplicates == "error":
+        first, again = repeated[0]
+        raise UncoupleError(
+            f"{source}: rows {first} and {again} are the same ({len(repeated)} such repeats in all). Remove them, "
+            f"or set `duplicates: drop` (take each once) or `duplicates: keep` (draw among all, as was published)."
+        )
+    if repeated:
+        say(f"{source}: {len(repeated)} repeated rows, {'dropped' if source.duplicates == 'drop' else 'kept'}")
+    return checked
+
+
+def _texts_in(value):
+    """Every text of a possibly nested value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(inner)
+
+
+def _reach(row, key):
+    """(found, value) of a possibly nested column."""
+    value = row
+    for part in [key] if key in row else key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return False, None
+        value = value[part]
+    return True, value
+
+
+def _same(value, wanted):
+    # CSV holds text alone, so `true` and 3 must match "True" and "3" there.
+    return value == wanted or (isinstance(value, str) and value.lower() == str(wanted).lower())
+
+
+def _read_file(path):
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise UncoupleError(f"{path}: raw data must be one of {', '.join(readers)}.")
+    if not path.is_file():
+        raise UncoupleError(f"{path}: no such file. Check the path.")
+    if path.stat().st_size == 0:
+        raise UncoupleError(f"{path}: the file is empty. Put rows in it, or name another.")
+    return readers[path.suffix](path)
+
+
+def _read_text(path):
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UncoupleError(f"{path}, line {line}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from None
+
+
+def _read_csv(path):
+    # The default limit of 128 KiB a field is below what real responses reach.
+    csv.field_size_limit(2**30)
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise UncoupleError(
+            f"{path}, line {reader.reader.line_num}: not valid CSV ({error}). Close and double its quotes."
+        ) from None
+    _check_columns(path, reader.fieldnames or ())
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise UncoupleError(f"{path}, row {number}: more fields than the header has columns. Quote the commas.")
+    return rows
+
+
+def _check_columns(where, names):
+    """That no column is named twice: its first value would be lost. A CSV may have columns without a name."""
+    if twice := sorted({name for name in names if name and list(names).count(name) > 1}):
+        raise UncoupleError(f"{where}: the column {twice[0]!r} is named twice. Give each a name of its own.")
+
+
+def _read_jsonl(path):
+    rows = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=lambda pairs, number=number: _object(path, number, pairs))
+        except json.JSONDecodeError as error:
+            raise UncoupleError(
+                f"{path}, line {number}: not valid JSON ({error}). Write one JSON object a line."
+            ) from None
+        if not isinstance(row, dict):
+            raise UncoupleError(
+                f'{path}, line {number}: this JSON is no object. Write one a line, such as {{"prompt": ...}}.'
+            )
+        rows.append(row)
+    return rows
+
+
+def _object(path, number, pairs):
+    _check_columns(f"{path}, line {number}", [name for name, _ in pairs])
+    return dict(pairs)
+
+
+def _read_parquet(path):
+    import pyarrow.parquet as pq
+
+    try:
+        _check_columns(path, pq.read_schema(path).names)
+        return pq.read_table(path, partitioning=None).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UncoupleError(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
+
+
+def _read_hub(source):
+    if not source.revision:
+        raise UncoupleError(f"{source}: say which commit of the Hub data set to read (revision).")
+    try:
+        import datasets
+    except ImportError:
+        raise UncoupleError(
+            f"{source}: reading from the Hub needs the package `datasets` (pip install datasets)."
+        ) from None
+    with from_hub(
+        f"the data set {source}", "give a file of its rows (--path, or `path` in place of `hub` in a config)"
+    ):
+        rows = datasets.load_dataset(source.hub, source.name, split=source.split, revision=source.revision)
+    if isinstance(rows, dict):
+        raise UncoupleError(f"{source}: say which split of the Hub data set to read: {', '.join(rows)}.")
+    return rows.to_list()

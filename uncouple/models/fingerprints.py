@@ -1,0 +1,126 @@
+"""Records of model folders: which files a folder should have, and whether they still are the same. Light to import."""
+
+import contextlib
+import time
+from pathlib import Path
+
+from uncouple.errors import UncoupleError
+from uncouple.records.files import digest, file_sha256, read_record, write_record
+
+# What belongs to a model besides its weights; no pickle, and no second copy of the weights in another format. The last
+# one says how the vectors of an encoder's tokens become one.
+OTHER_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md", "1_Pooling/config.json")
+# What fetch and apply leave in a model folder: where the model came from and what its files are.
+RECORD_NAME = "uncouple.json"
+RECORD_VERSION = 2
+# The size, times and inode that each file had when it was last hashed. Never a part of the model.
+HASHES_NAME = ".hashed-by-uncouple"
+# A file that had just changed when it was hashed may change again within the same tick of the clock that its times are
+# taken from: milliseconds on a disk, two seconds on some file systems.
+SETTLED_NS = 3 * 10**9
+
+# What of a model folder says nothing about how the model behaves: papers, and which tensor is in which file.
+NOT_COUNTED = ("README*", "LICENSE*", "*.safetensors.index.json")
+
+
+def fingerprints(files):
+    """The three fingerprints of a model.
+
+    Args:
+        files: dict of name to (size, SHA-256), see `models.model_files`.
+
+    Returns:
+        dict of `fingerprint` (weights and config.json), `generation` (generation_config.json, if any) and `tokenizer`
+        (all others that count: vocabulary, templates, settings).
+    """
+    parts = {"fingerprint": [], "tokenizer": [], "generation": []}
+    for name, (_, sha256) in sorted(files.items()):
+        if any(Path(name).match(pattern) for pattern in NOT_COUNTED):
+            continue
+        weights = name == "config.json" or name.endswith(".safetensors")
+        part = "fingerprint" if weights else "generation" if name == "generation_config.json" else "tokenizer"
+        parts[part].append(f"{name} {sha256}")
+    return {part: digest(*lines) for part, lines in parts.items()}
+
+
+def read_model_record(folder):
+    """The record of a model folder as it stands there; whether the files match is not looked at."""
+    path = Path(folder) / RECORD_NAME
+    try:
+        return read_record(path, "model", RECORD_VERSION)
+    except UncoupleError as error:
+        raise UncoupleError(f"{error} Of a model that is `fetch`, of a checkpoint `apply`.") from None
+
+
+def missing_files(folder):
+    """Names of the files that a folder's record lists and that are not there, or have another size.
+
+    A record that is missing or cannot be read is named itself: such a folder counts as not made.
+    """
+    try:
+        files = read_model_record(folder)["files"]
+    except UncoupleError:
+        return [RECORD_NAME]
+    found = {name: _stat(Path(folder) / name) for name in files}
+    return [name for name, (size, _) in files.items() if not found[name] or found[name][0] != size]
+
+
+def check_files(folder, files):
+    """That the files of a folder are those of its record.
+
+    A file is hashed, unless its size, times and inode are those that it had when it was last hashed. Its date alone
+    says nothing: `mv`, `cp -p` and `rsync -a` give an older one to new content. Of a link the file that it leads to
+    counts.
+
+    Args:
+        folder: model folder.
+        files: dict of name to (size, SHA-256).
+
+    Raises:
+        UncoupleError: a file is missing or another; names it.
+    """
+    folder = Path(folder)
+    known, hashed, begun = _read_hashes(folder), {}, time.time_ns()
+    for name, (size, sha256) in files.items():
+        path, found = folder / name, _stat(folder / name)
+        is_known = found and known.get(name, {}).get("stat") == found
+        if found and found[0] == size:
+            hashed[name] = {"stat": found, "sha256": known[name]["sha256"] if is_known else file_sha256(path)}
+        if hashed.get(name, {}).get("sha256") != sha256:
+            raise UncoupleError(
+                f"{path}: not the file that {RECORD_NAME} records; it was changed or removed since. Fetch it again, or "
+                f"apply the mask again where this is a checkpoint; in the workflow delete {folder / RECORD_NAME} first."
+            )
+        if not is_known and found[2] > begun - SETTLED_NS:
+            del hashed[name]
+    if hashed != known:
+        # A folder that cannot be written only costs hashing again.
+        with contextlib.suppress(UncoupleError, OSError):
+            write_record(folder / HASHES_NAME, {"kind": "hashes", "version": 1, "files": hashed})
+
+
+def content_fingerprint(paths, folder):
+    """Fingerprint of the content of some files, whatever their dates.
+
+    Args:
+        paths: the files.
+        folder: a folder that links to them, where there is one: what was hashed there is not hashed again.
+    """
+    known = {tuple(one["stat"]): one["sha256"] for one in _read_hashes(Path(folder)).values()}
+    return digest(*(f"{Path(path).name} {known.get(tuple(_stat(Path(path)))) or file_sha256(path)}" for path in paths))
+
+
+def _stat(path):
+    """[size, time of change of its content, time of change of any kind (both in ns), inode] of a file, if it is one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino] if path.is_file() else None
+
+
+def _read_hashes(folder):
+    try:
+        return read_record(folder / HASHES_NAME, "hashes")["files"]
+    except UncoupleError:
+        return {}

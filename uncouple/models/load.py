@@ -1,0 +1,115 @@
+"""Model folders: what is in them, which model they are, and into memory."""
+
+from uncouple.errors import UncoupleError
+from uncouple.models.devices import pick_devices
+from uncouple.models.folders import check_folder
+from uncouple.models.prompts import PromptFormat, bind_options
+
+
+def quiet_transformers():
+    """Our own progress lines say what goes on; the bars and advice of the library would only hide them in a log."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def load_tokenizer(folder, prompt="bare", options=None):
+    """The tokenizer of a model folder, and the prompt format that it is used with.
+
+    Args:
+        folder: model folder.
+        prompt: one of `terms.PROMPTS`; `auto` is `chat` where the model has a template, else `bare`.
+        options: of the chat template, dict of name to value; see `prompts.bind_options`. Of `chat` alone.
+
+    Returns:
+        (tokenizer, `prompts.PromptFormat`).
+
+    Raises:
+        UncoupleError: it cannot be read, or has no chat template and `chat` or an option is asked for, or an option is
+            not known.
+    """
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise UncoupleError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    if prompt == "auto":
+        prompt = "chat" if tokenizer.chat_template or options else "bare"
+    if prompt != "chat":
+        return tokenizer, PromptFormat(prompt)
+    if not tokenizer.chat_template:
+        raise UncoupleError(
+            f"{folder}: its tokenizer has no chat template. Use the prompt format `auto` or `bare`, without template "
+            "options."
+        )
+    return tokenizer, PromptFormat(prompt, bind_options(tokenizer, options or {}))
+
+
+def pick_dtype(config, dtype, device):
+    """The torch.dtype that a model is to have.
+
+    Args:
+        config: config.json as a dict.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own on a GPU, and float32 on
+            a CPU, where alone answers do not depend on the batch.
+        device: torch.device, or its type.
+    """
+    import torch
+
+    if dtype == "auto":
+        # Older files of transformers call it torch_dtype.
+        named = config.get("dtype") or config.get("torch_dtype") or "float32"
+        dtype = "float32" if getattr(device, "type", device) == "cpu" else named
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
+
+
+def load_model(folder, dtype="auto", device="auto"):
+    """A causal language model from a folder, ready to run: no dropout and no gradient of any weight.
+
+    Args:
+        folder: model folder.
+        dtype: see `pick_dtype`.
+        device: see `devices.pick_devices`; over several the layers are spread.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = check_folder(folder)
+    device, *others = pick_devices(device)
+    model = read_weights(
+        AutoModelForCausalLM,
+        folder,
+        dtype=pick_dtype(config, dtype, device),
+        # Only this form of attention caps its logits, as Gemma 2 was trained to.
+        **({"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}),
+        **({"device_map": "balanced"} if others else {}),
+    )
+    return (model if others else model.to(device)).eval().requires_grad_(False)
+
+
+def read_weights(kind, folder, unused=None, **options):
+    """A model of transformers with each of its weights from the folder's files.
+
+    Args:
+        kind: an auto class of transformers.
+        folder: model folder.
+        unused: beginning of the names of tensors that may be missing.
+        options: of the class's `from_pretrained`.
+
+    Raises:
+        UncoupleError: it cannot be loaded, or a tensor is missing or of another shape: transformers would draw it.
+    """
+    quiet_transformers()
+    try:
+        model, report = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UncoupleError(f"{folder}: the model cannot be loaded: {error}") from error
+    lacking = sorted({str(key) for what in ("missing_keys", "mismatched_keys") for key in report[what]})
+    if lacking := [name for name in lacking if not (unused and name.startswith(unused))]:
+        raise UncoupleError(
+            f"{folder}: its weights lack tensors of the model, which would be random: {', '.join(lacking[:5])}. "
+            "Fetch it again."
+        )
+    return model

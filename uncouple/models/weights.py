@@ -1,0 +1,143 @@
+"""Weights on disk: single entries of safetensors files read and found without loading a model."""
+
+import json
+import math
+import mmap
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from uncouple.errors import UncoupleError
+from uncouple.records.files import read_json
+
+# Bytes an entry, and how numpy reads one. bfloat16 is the upper half of a float32.
+DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2")}
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+
+
+class WeightFiles:
+    """The safetensors files of a model folder, by tensor.
+
+    Reads their headers alone. A tensor `name` is a `(path, dtype, shape, start)`, `start` being the
+    offset of its first byte in the file.
+
+    Raises:
+        UncoupleError: no weights, a truncated or corrupt file, or an index that names what is not there.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        names = sorted(p.name for p in self.folder.glob("*.safetensors"))
+        # The order in which transformers looks, so that what is changed here is what is loaded there.
+        if WEIGHTS_NAME in names:
+            names = [WEIGHTS_NAME]
+        elif (index := self.folder / INDEX_NAME).exists():
+            names = sorted(set(read_json(index, "weights index").get("weight_map", {}).values()))
+        elif len(names) > 1:
+            raise UncoupleError(
+                f"{self.folder}: {', '.join(names)} and no {INDEX_NAME} that says what is in them. Add it, or keep one."
+            )
+        if not names:
+            pickled = [p.name for p in self.folder.glob("*.bin")]
+            hint = f" It has {pickled[0]}, a pickle, which is never read: convert it to safetensors." if pickled else ""
+            raise UncoupleError(f"{self.folder}: there are no *.safetensors weights in this folder.{hint}")
+        self.paths = [self.folder / name for name in names]
+        self.tensors = {}
+        for path in self.paths:
+            for name, entry in read_header(path).items():
+                self.tensors[name] = (path, *entry)
+
+    def find(self, name):
+        """`(path, dtype, shape, start)` of one tensor."""
+        if name not in self.tensors:
+            raise UncoupleError(f"{self.folder}: no tensor {name!r} in its safetensors files.")
+        return self.tensors[name]
+
+    def read(self, name, index):
+        """Values of single entries of a tensor.
+
+        Args:
+            name: the tensor.
+            index: int64 (k,), flat row-major.
+
+        Returns:
+            float32 (k,): exact, as each known dtype fits in float32.
+        """
+        path, dtype, shape, start = self.find(name)
+        _, code = entry_format(path, name, dtype)
+        index = np.asarray(index, dtype=np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= math.prod(shape)):
+            raise UncoupleError(f"{path}: {name} has the shape {shape}; an index {index.max()} is outside of it.")
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            if hasattr(mmap, "MADV_RANDOM"):
+                # Only the pages that hold one of the entries are read, and not their neighbours.
+                view.madvise(mmap.MADV_RANDOM)
+            raw = np.frombuffer(view, code, math.prod(shape), start)[index]
+        return decode(raw, dtype)
+
+
+def entry_format(path, name, dtype):
+    """(bytes, numpy code) of one entry."""
+    if dtype not in DTYPES:
+        raise UncoupleError(f"{path}: {name} is {dtype}; only {', '.join(DTYPES)} weights are known.")
+    return DTYPES[dtype]
+
+
+def decode(raw, dtype):
+    """float32 values of raw entries (numpy, as DTYPES says)."""
+    if dtype == "BF16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw.astype(np.float32)
+
+
+def encode(values, dtype):
+    """Raw entries of float32 values: undoes `decode` exactly."""
+    values = np.asarray(values, dtype=np.float32)
+    if dtype == "BF16":
+        return (values.view(np.uint32) >> 16).astype("<u2")
+    return values.astype(DTYPES[dtype][1])
+
+
+def read_header(path):
+    """Header of a safetensors file.
+
+    Returns:
+        dict of tensor name to (dtype, shape, absolute offset of its first byte).
+
+    Raises:
+        UncoupleError: the file is missing, truncated or not safetensors.
+
+    Source: the format's own description: 8 bytes of length, a JSON header, then the tensors' bytes.
+    """
+    path = Path(path)
+    broken = f"{path}: not a whole safetensors file"
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(8)
+            if len(head) < 8 or (length := struct.unpack("<Q", head)[0]) > size - 8:
+                raise UncoupleError(f"{broken} (its header does not fit in its {size} bytes). Fetch it again.")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        entries = {name: _header_entry(entry) for name, entry in header.items()}
+    except FileNotFoundError:
+        raise UncoupleError(f"{path}: no such file. The model folder is not whole: fetch it again.") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UncoupleError(f"{broken} (its header is not as it should be: {error!r}). Fetch it again.") from None
+    start = 8 + length
+    end = max((last for *_, last in entries.values()), default=0)
+    if start + end != size:
+        raise UncoupleError(f"{broken} (it should have {start + end} bytes and has {size}). Fetch it again.")
+    return {name: (dtype, shape, start + first) for name, (dtype, shape, first, _) in entries.items()}
+
+
+def _header_entry(entry):
+    """(dtype, shape, first byte, byte after the last) of a tensor, or a ValueError."""
+    dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)):
+        raise ValueError(entry)
+    if dtype in DTYPES and last - first != math.prod(shape) * DTYPES[dtype][0]:
+        raise ValueError(entry)
+    return dtype, shape, first, last

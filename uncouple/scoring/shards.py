@@ -1,0 +1,126 @@
+"""Score shards: the top-scoring weights of a range of layers, on disk."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+
+from uncouple.errors import UncoupleError
+from uncouple.records.files import read_table, write_table
+
+SCHEMA = pa.schema([("module", pa.dictionary(pa.int32(), pa.string())), ("index", pa.int64()), ("score", pa.float32())])
+
+
+def top_count(ratio, size):
+    """floor(ratio * size), the ratio taken as the decimal number that was written.
+
+    In binary floating point 0.29 * 100 is 28.999..., whose floor is one too few.
+    """
+    return math.floor(Fraction(repr(float(ratio))) * size)
+
+
+def write_shard(path, tops, metadata):
+    """Write a shard.
+
+    Args:
+        path: file.
+        tops: dict of module to (index, score), as `top_entries` gives them.
+        metadata: what made it; see `scoring.score_layers`.
+    """
+    index, score = zip(*tops.values(), strict=True)
+    columns = {
+        "module": module_column(tops, [len(i) for i in index]),
+        "index": np.concatenate(index),
+        "score": np.concatenate(score),
+    }
+    # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
+    encoding = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
+    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata, **encoding)
+
+
+@dataclass
+class Scores:
+    """The top weights of one model on several sample sets.
+
+    Attributes:
+        tops: dict of dimension (and `general`) to dict of module to (index int64 (k,), score float32 (k,)), by rank.
+        shapes: dict of module to its shape.
+        records: dict of dimension to the metadata of its shards, without what differs between shards.
+    """
+
+    tops: dict
+    shapes: dict
+    records: dict
+
+    @property
+    def dimensions(self):
+        return [name for name in self.tops if name != "general"]
+
+    @property
+    def keep(self):
+        return min(record["keep"] for record in self.records.values())
+
+    def size(self, module):
+        return math.prod(self.shapes[module])
+
+
+# What all shards of one selection must have in common; those of one dimension, all but what is per shard.
+_SHARED = ("model", "prompt", "keep", "dtype", "module")
+_PER_SHARD = ("layers", "tokens", "responses_cut", "matrices")
+
+
+def read_scores(paths, dimensions):
+    """Put shards together by the dimension of their samples.
+
+    Args:
+        paths: shard files, in any order.
+        dimensions: those wanted; `general` is always wanted.
+
+    Raises:
+        UncoupleError: a shard is broken, one is missing or there twice, or they do not belong together.
+    """
+    scores, first = Scores({}, {}, {}), {}
+    for path in paths:
+        table, metadata = read_table(path, "score shard")
+        dimension = metadata["samples"]["dimension"]
+        record = {k: v for k, v in metadata.items() if k not in _PER_SHARD}
+        for other, keys in ((next(iter(first), dimension), _SHARED), (dimension, record)):
+            known = scores.records.get(other, record)
+            if differs := [key for key in keys if known[key] != record[key]]:
+                raise UncoupleError(f"{path} and {first[other]} do not belong together: other {', '.join(differs)}.")
+        scores.records.setdefault(dimension, record)
+        first.setdefault(dimension, path)
+        tops = scores.tops.setdefault(dimension, {})
+        if overlap := [name for name in metadata["matrices"] if name in tops]:
+            raise UncoupleError(
+                f"{path}: {overlap[0]} of {dimension} is in another of the shards as well. Give each once."
+            )
+        empty = (np.empty(0, np.int64), np.empty(0, np.float32))
+        tops |= dict.fromkeys(metadata["matrices"], empty) | group_by_module(table, ("index", "score"))
+        scores.shapes |= {name: matrix["shape"] for name, matrix in metadata["matrices"].items()}
+    for dimension in (*dimensions, "general"):
+        if dimension not in scores.tops:
+            raise UncoupleError(
+                f"no score shard of {dimension} is among the files given ({', '.join(scores.tops)} are)."
+            )
+        if missing := [name for name in scores.shapes if name not in scores.tops[dimension]]:
+            raise UncoupleError(f"the {dimension} shards have no scores of {missing[0]}. Give all shards of the model.")
+    scores.tops = {dimension: scores.tops[dimension] for dimension in (*dimensions, "general")}
+    return scores
+
+
+def module_column(names, counts):
+    """A column that says each row's module, `counts` rows for each of `names`."""
+    codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return pa.DictionaryArray.from_arrays(codes, pa.array(list(names), pa.string()))
+
+
+def group_by_module(table, columns):
+    """dict of module to a tuple of numpy columns, from a table whose rows of one module stand together."""
+    codes = table.column("module").unify_dictionaries().combine_chunks()
+    numbers, names = codes.indices.to_numpy(), codes.dictionary.to_pylist()
+    bounds = np.flatnonzero(np.diff(numbers, prepend=-1, append=-1))
+    arrays = [table.column(column).to_numpy() for column in columns]
+    return {names[numbers[a]]: tuple(x[a:b] for x in arrays) for a, b in zip(bounds[:-1], bounds[1:], strict=True)}
