@@ -80,6 +80,7 @@ def run_samples(a):
           --n 64 --seed 0 --output fairness.parquet
     """
     from uncouple.data import samples
+    from uncouple.data.sources import Source
 
     columns = {name: value for name in ("prompt", "response", "question") if (value := getattr(a, f"{name}_column"))}
     source = Source(a.path, a.hub, a.revision, a.name, a.split, dict(a.where), columns, a.duplicates)
@@ -272,13 +273,13 @@ def run_perplexity(a):
     example:
       python -m uncouple perplexity --path wiki.test.raw --model base --mask mask.parquet --output perplexity.parquet
     """
-    from uncouple.data import samples
+    from uncouple.data.sources import Source
     from uncouple.evaluation import perplexity
 
     perplexity.measure_perplexity(
         a.model,
         a.output,
-        source=samples.Source(a.path, a.hub, a.revision, a.name, a.split),
+        source=Source(a.path, a.hub, a.revision, a.name, a.split),
         **_variant_options(a),
         window=a.window,
         windows=a.windows,

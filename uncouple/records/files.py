@@ -16,12 +16,8 @@ from uncouple.records.fingerprint import module_fingerprint
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
 METADATA_KEY = b"uncouple"
 # The module that makes each kind of table; the measures of a variant, which are metrics too, name their own.
-MADE_BY = {
-    "samples": "data.samples",
-    "questions": "data.samples",
-    "score shard": "scoring.score",
-    "mask": "selection.select",
-}
+MADE_BY = {"samples": "data.samples", "questions": "data.samples"}
+MADE_BY |= {"score shard": "scoring.score", "mask": "selection.select"}
 MADE_BY |= {"answers": "evaluation.answers", "verdicts": "evaluation.judges.judge", "metrics": "evaluation.metrics"}
 MADE_BY |= {"placement": "evaluation.metrics", "coupling": "selection.select"}
 # In each folder that a step makes and may make again.
