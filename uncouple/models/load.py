@@ -1,7 +1,8 @@
-"""Model folders: what is in them, which model they are, and into memory."""
+"""Model folders into memory: tokenizer and model, ready to run."""
 
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import pick_devices
+from uncouple.models.families import needs_own_attention
 from uncouple.models.folders import check_folder
 from uncouple.models.prompts import PromptFormat, bind_options
 
@@ -82,8 +83,7 @@ def load_model(folder, dtype="auto", device="auto"):
         AutoModelForCausalLM,
         folder,
         dtype=pick_dtype(config, dtype, device),
-        # Only this form of attention caps its logits, as Gemma 2 was trained to.
-        **({"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}),
+        **({"attn_implementation": "eager"} if needs_own_attention(config) else {}),
         **({"device_map": "balanced"} if others else {}),
     )
     return (model if others else model.to(device)).eval().requires_grad_(False)

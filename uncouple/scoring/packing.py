@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from uncouple.errors import UncoupleError
-from uncouple.models.head import _softcap, logits_in_parts
+from uncouple.models.head import logits_in_parts, loss_head
 from uncouple.scoring.kernels import Ragged
 from uncouple.scoring.recompute import lighten, make_again
 
@@ -79,29 +79,30 @@ def _loss_gradient(model, hidden, batch, scaling):
     That of cross-entropy is softmax less one at the target: made in the place of the logits, which are the widest
     tensor of all.
     """
-    head, softcap = model.get_output_embeddings(), _softcap(model)
+    head = loss_head(model)
+    weight = head.product.weight
     picked, targets, share, start = [], [], [], 0
     factors = scaling.head_factors if scaling else [1] * len(batch.rows)
     for row, factor in zip(batch.rows, factors, strict=True):
         # Position t predicts token t + 1.
         picked += range(start + row.start - 1, start + len(row.ids) - 1)
         targets += row.ids[row.start :]
-        share += [factor / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
+        share += [factor * head.factor / (len(row.ids) - row.start)] * (len(row.ids) - row.start)
         start += len(row.ids)
     gradient = torch.zeros_like(hidden)
     finite = []
     values = (torch.tensor(values, device=hidden.device) for values in (picked, targets, share))
     for logits, positions, tokens, weights in logits_in_parts(model, hidden, *values):
         tokens, weights = tokens[:, None], weights[:, None]
-        if softcap:
-            slope = 1 - (logits / softcap).square()
+        if head.cap:
+            slope = 1 - (logits / head.cap).square()
         finite.append(logits.gather(1, tokens).isfinite())
         torch.softmax(logits, 1, out=logits)
         finite[-1] &= logits.gather(1, tokens).isfinite()
         logits.mul_(weights).scatter_add_(1, tokens, -weights)
-        if softcap:
+        if head.cap:
             logits.mul_(slope)
-        gradient[positions] = (logits.to(head.weight.dtype) @ head.weight).to(gradient.device)
+        gradient[positions] = (logits.to(weight.dtype) @ weight).to(gradient.device)
     if not (finite := torch.cat(finite)).all():
         place = picked[int((~finite).nonzero()[0, 0])]
         raise UncoupleError(f"sample {sample_at(batch, place)}: its loss is not finite. {NOT_FINITE}")
