@@ -22,9 +22,9 @@ from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
 from uncouple.models.prompts import encode_sample
 from uncouple.models.weights import WeightFiles
+from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
-from uncouple.scoring.score import pack_samples
-from uncouple.scoring.shards import module_column
+from uncouple.scoring.packing import pack_samples
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -57,6 +57,7 @@ SMALL = {
 FAMILY_CONFIGS = {
     "llama": {},
     "mistral": {"sliding_window": 24},
+    "ministral": {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention"]},
     "qwen2": {},
     "qwen3": {"head_dim": 16},
     "gemma2": {

@@ -66,7 +66,8 @@ _NEOX = (
 _LLAMA = Family(*_SPLIT, Head(), None)
 # Keyed by `model_type` of the model's config.json. A new one: a line here, and its tiny config in tests/conftest.py.
 FAMILIES = {
-    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "olmo2"], _LLAMA),
+    # transformers takes a mistral whose config names its layers' types for a ministral.
+    **dict.fromkeys(["llama", "mistral", "ministral", "qwen2", "qwen3", "olmo2"], _LLAMA),
     "gemma2": Family(*_SPLIT, Head(cap="final_logit_softcapping"), "attn_logit_softcapping"),
     "gemma3_text": Family(*_SPLIT, Head(cap="final_logit_softcapping"), None),
     "granite": Family(*_SPLIT, Head(divisor="logits_scaling"), None),

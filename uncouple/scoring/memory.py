@@ -9,9 +9,10 @@ from uncouple.errors import UncoupleError
 from uncouple.models.attention import pack_attention
 from uncouple.models.devices import free_memory, pick_device
 from uncouple.models.families import find_linear_layers, split_name, target_names
+from uncouple.models.folders import read_config
 from uncouple.models.head import HEAD_BYTES
 from uncouple.models.load import pick_dtype
-from uncouple.models.skeleton import make_skeleton, read_config
+from uncouple.models.skeleton import make_skeleton
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
 from uncouple.scoring.recompute import lighten, make_again
 
@@ -143,7 +144,7 @@ def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest,
     Raises:
         UncoupleError: an unknown architecture, or it does not fit.
     """
-    config = read_config(model).to_dict()
+    config = read_config(model)
     if gpu_memory:
         kind, free = "cuda", gpu_memory
     else:
@@ -151,7 +152,7 @@ def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest,
         device = pick_device("cuda" if torch.cuda.is_available() else "cpu")
         kind, free = device.type, free_memory(device)
     names = target_names(config, module, *layers)
-    skeleton = make_skeleton(read_config(model), pick_dtype(config, dtype, kind))
+    skeleton = make_skeleton(config, pick_dtype(config, dtype, kind))
     return plan_scoring(skeleton, names, kind, free, longest, batch_tokens, gpus)
 
 

@@ -50,6 +50,20 @@ class Batch:
         return Batch(self.rows[:middle], self.ids[:middle]), Batch(self.rows[middle:], self.ids[middle:])
 
 
+def pack_samples(encoded, ids, batch_tokens, together=None):
+    """Encoded samples as a list of `packing.Batch`.
+
+    Args:
+        ids: the samples' ids.
+        batch_tokens: the most tokens of a batch of several samples.
+        together: the most tokens of a sample that may share a batch; see `packing.longest_together`.
+    """
+    # A sample that must be alone is made as long as a batch for the count.
+    lengths = [max(n, batch_tokens) if together and n > together else n for n in (len(e.ids) for e in encoded)]
+    groups = make_batches(lengths, batch_tokens)
+    return [Batch(tuple(encoded[i] for i in group), tuple(ids[i] for i in group)) for group in groups]
+
+
 def backward(model, batch, scaling=None):
     """Forward and backward pass of the sum, over the batch's samples, of their mean response loss.
 

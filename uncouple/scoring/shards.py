@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
+from uncouple.records.columns import group_by_module, module_column
 from uncouple.records.files import read_table, write_table
 
 SCHEMA = pa.schema([("module", pa.dictionary(pa.int32(), pa.string())), ("index", pa.int64()), ("score", pa.float32())])
@@ -109,18 +110,3 @@ def read_scores(paths, dimensions):
             raise UncoupleError(f"the {dimension} shards have no scores of {missing[0]}. Give all shards of the model.")
     scores.tops = {dimension: scores.tops[dimension] for dimension in (*dimensions, "general")}
     return scores
-
-
-def module_column(names, counts):
-    """A column that says each row's module, `counts` rows for each of `names`."""
-    codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return pa.DictionaryArray.from_arrays(codes, pa.array(list(names), pa.string()))
-
-
-def group_by_module(table, columns):
-    """dict of module to a tuple of numpy columns, from a table whose rows of one module stand together."""
-    codes = table.column("module").unify_dictionaries().combine_chunks()
-    numbers, names = codes.indices.to_numpy(), codes.dictionary.to_pylist()
-    bounds = np.flatnonzero(np.diff(numbers, prepend=-1, append=-1))
-    arrays = [table.column(column).to_numpy() for column in columns]
-    return {names[numbers[a]]: tuple(x[a:b] for x in arrays) for a, b in zip(bounds[:-1], bounds[1:], strict=True)}

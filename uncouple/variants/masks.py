@@ -1,8 +1,8 @@
 """Masks: the selected weights of a model with their original values, on disk and put on a model in memory."""
 
 from uncouple.errors import UncoupleError
+from uncouple.records.columns import group_by_module
 from uncouple.records.files import read_table
-from uncouple.scoring.shards import group_by_module
 
 
 def read_mask(path, base=None):
