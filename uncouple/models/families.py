@@ -86,7 +86,7 @@ def find_family(config: Mapping[str, Any]) -> Family:
     Raises:
         UncoupleError: an architecture that is not among FAMILIES.
     """
-    kind = config.get("model_type")
+    kind = config.get("model_type", "")
     if kind in FAMILIES:
         return FAMILIES[kind]
     names = sorted({name for family in FAMILIES.values() for name in family.attention + family.mlp})
@@ -105,7 +105,7 @@ def needs_own_attention(config: Mapping[str, Any]) -> bool:
     Args:
         config: config.json, see `folders.read_config`.
     """
-    family = FAMILIES.get(config.get("model_type"))
+    family = FAMILIES.get(config.get("model_type", ""))
     return not family or (family.attention_cap is not None and config.get(family.attention_cap, True) is not None)
 
 

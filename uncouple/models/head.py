@@ -46,7 +46,8 @@ def loss_head(model: nn.Module) -> LossHead:
     """
     config = model.config
     declared = find_family({"model_type": config.model_type}).head
-    factor, divisor, cap = (key and getattr(config, key) for key in (declared.factor, declared.divisor, declared.cap))
+    keys = (declared.factor, declared.divisor, declared.cap)
+    factor, divisor, cap = (getattr(config, key) if key else None for key in keys)
     return LossHead(model.get_output_embeddings(), (factor or 1) / (divisor or 1), cap)
 
 

@@ -1,6 +1,7 @@
 """The sums that scores are made of: over samples, abs(dL_s/dW) of all layers in one pass over each batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ def accumulate_gradients(model: nn.Module, names: Sequence[str], batches: Sequen
     total = sum(batch.ragged.tokens for batch in batches)
     blocks = model.get_submodule(split_name(names[0])[0].rpartition(".")[0])
     # A batch that ran out of memory on its way back has been added to the layers that it had come through.
-    waiting, limit = [(batch, frozenset(), 0) for batch in reversed(batches)], None
+    waiting: list[tuple[Batch, frozenset[str], int]] = [(batch, frozenset(), 0) for batch in reversed(batches)]
+    limit = None
     progress = Progress(total, "tokens", "score")
     with fixed_order(model.device), pack_attention(model), _Hooks(layers, blocks) as hooks, progress:
         while waiting:
@@ -92,32 +94,34 @@ def _fits_in_memory(model: nn.Module, batch: Batch, scaling: Scaling | None) -> 
 class _Hooks:
     """Catches each layer's input and the gradient of its output, and adds each sample's product to the layer's sums."""
 
-    def __init__(self, layers, blocks):
+    def __init__(self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module]) -> None:
         self.layers, self.blocks = layers, blocks
         self.sums = {name: new_sums(layer.weight) for name, layer in layers.items()}
-        self.handles, self.scratch = [], {}
+        self.handles: list[Any] = []
+        self.scratch: dict[torch.Size, Tensor] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "_Hooks":
         self.handles = [layer.register_forward_hook(self._catch(name)) for name, layer in self.layers.items()]
         self.handles += [block.register_forward_hook(self._catch_block) for block in self.blocks]
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def start(self, batch, added, scaling):
+    def start(self, batch: Batch, added: frozenset[str], scaling: Scaling | None) -> None:
         """Get ready for a batch that has been added to some layers already."""
         self.batch, self.ragged, self.added, self.scaling = batch, batch.ragged, added, scaling
-        self.inputs, self.finite = {}, {}
-        self.made = None, None
+        self.inputs: dict[str, Tensor | Recipe] = {}
+        self.finite: dict[str, Tensor] = {}
+        self.made: tuple[Recipe | None, Any] = (None, None)
 
-    def forget(self):
+    def forget(self) -> None:
         self.inputs.clear()
         self.finite.clear()
         self.made = None, None
 
-    def check(self):
+    def check(self) -> None:
         """An error if a gradient of the batch was not finite. Once a batch, since a GPU must be waited for."""
         for name, marks in self.finite.items():
             if not bool(torch.isfinite(marks).all()):
@@ -125,13 +129,13 @@ class _Hooks:
                 sample = sample_at(self.batch, place)
                 raise UncoupleError(f"{name}, sample {sample}: a gradient is not finite. {NOT_FINITE}")
 
-    def _catch_block(self, _, inputs, output):
+    def _catch_block(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
         if self.scaling and states.requires_grad:
             states.register_hook(self.scaling.fit)
 
-    def _catch(self, name):
-        def catch_input(_, inputs, output):
+    def _catch(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def catch_input(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             # Nothing below the lowest scored layers needs a gradient: the graph, and the way back, begin there.
             if not output.requires_grad:
                 output.requires_grad_()
@@ -140,11 +144,11 @@ class _Hooks:
 
         return catch_input
 
-    def _add(self, name, g):
+    def _add(self, name: str, g: Tensor) -> None:
         kept, g = self.inputs.pop(name), g.flatten(0, -2)
         if not self.scaling:
             self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
-        if name in self.added or (self.scaling and not self._fits(name, g)):
+        if name in self.added or (self.scaling and not self._fits(self.scaling, name, g)):
             return
         if isinstance(kept, Recipe):
             # Layers that share an input share its recipe, and their gradients come one after another.
@@ -155,15 +159,15 @@ class _Hooks:
         add_abs_products(self.sums[name], g, kept.flatten(0, -2), self.ragged, self.scratch, factors)
         self.added |= {name}
 
-    def _fits(self, name, g):
+    def _fits(self, scaling: Scaling, name: str, g: Tensor) -> bool:
         """Whether a scaled gradient may be added, or the batch is to be tried again; an error where that was the last.
 
         A GPU is waited for here, which takes little beside the layer's product.
         """
-        misfits = self.scaling.find_misfits(largest_of_each(g))
+        misfits = scaling.find_misfits(largest_of_each(g))
         if not bool(misfits.any()):
             return True
-        if self.scaling.is_last:
+        if scaling.is_last:
             sample = sample_at(self.batch, int(misfits.nonzero()[0]))
             raise UncoupleError(
                 f"{name}, sample {sample}: its gradient does not fit into float16, however it is scaled. {OTHER_DTYPE}"

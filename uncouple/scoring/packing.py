@@ -1,13 +1,21 @@
 """Samples behind one another in one sequence, so that no token of a batch is padding, and the loss of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
 from uncouple.models.head import logits_in_parts, loss_head
+from uncouple.models.prompts import Encoded
 from uncouple.scoring.kernels import Ragged
 from uncouple.scoring.recompute import lighten, make_again
+
+if TYPE_CHECKING:
+    from uncouple.scoring.scaling import Scaling
 
 NOT_FINITE = "Score in float32, or remove the sample."
 
@@ -38,19 +46,21 @@ class Batch:
         ids: the samples' ids, for errors.
     """
 
-    rows: tuple
-    ids: tuple
+    rows: tuple[Encoded, ...]
+    ids: tuple[str, ...]
 
     @property
-    def ragged(self):
+    def ragged(self) -> Ragged:
         return Ragged(tuple(len(row.ids) for row in self.rows))
 
-    def halves(self):
+    def halves(self) -> "tuple[Batch, Batch]":
         middle = len(self.rows) // 2
         return Batch(self.rows[:middle], self.ids[:middle]), Batch(self.rows[middle:], self.ids[middle:])
 
 
-def pack_samples(encoded, ids, batch_tokens, together=None):
+def pack_samples(
+    encoded: Sequence[Encoded], ids: Sequence[str], batch_tokens: int, together: int | None = None
+) -> list[Batch]:
     """Encoded samples as a list of `packing.Batch`.
 
     Args:
@@ -64,7 +74,7 @@ def pack_samples(encoded, ids, batch_tokens, together=None):
     return [Batch(tuple(encoded[i] for i in group), tuple(ids[i] for i in group)) for group in groups]
 
 
-def backward(model, batch, scaling=None):
+def backward(model: PreTrainedModel, batch: Batch, scaling: "Scaling | None" = None) -> None:
     """Forward and backward pass of the sum, over the batch's samples, of their mean response loss.
 
     The loss head sees the positions that predict response tokens alone, and a part of them at a time.
@@ -87,7 +97,7 @@ def backward(model, batch, scaling=None):
     hidden.backward(_loss_gradient(model, hidden.detach(), batch, scaling))
 
 
-def _loss_gradient(model, hidden, batch, scaling):
+def _loss_gradient(model: PreTrainedModel, hidden: Tensor, batch: Batch, scaling: "Scaling | None") -> Tensor:
     """Gradient of the batch's loss with respect to the last hidden states, (tokens, hidden).
 
     That of cross-entropy is softmax less one at the target: made in the place of the logits, which are the widest
@@ -95,7 +105,10 @@ def _loss_gradient(model, hidden, batch, scaling):
     """
     head = loss_head(model)
     weight = head.product.weight
-    picked, targets, share, start = [], [], [], 0
+    picked: list[int] = []
+    targets: list[int] = []
+    share: list[float] = []
+    start = 0
     factors = scaling.head_factors if scaling else [1] * len(batch.rows)
     for row, factor in zip(batch.rows, factors, strict=True):
         # Position t predicts token t + 1.
@@ -123,7 +136,7 @@ def _loss_gradient(model, hidden, batch, scaling):
     return scaling.fit(gradient) if scaling else gradient
 
 
-def sample_at(batch, place):
+def sample_at(batch: Batch, place: int) -> str:
     """The id of the sample whose token stands at a place of a packed batch."""
     for number, length in enumerate(batch.ragged.lengths):
         if place < length:

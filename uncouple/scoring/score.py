@@ -1,8 +1,11 @@
 """Importance scores: abs(W) x sum over samples of abs(dL_s/dW), for all layers of a shard in one pass."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import free_memory, pick_devices, release_memory
@@ -18,8 +21,8 @@ from uncouple.records.files import read_table
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
 from uncouple.scoring.memory import plan_scoring
-from uncouple.scoring.packing import pack_samples
-from uncouple.scoring.shards import write_shard
+from uncouple.scoring.packing import Batch, pack_samples
+from uncouple.scoring.shards import Top, write_shard
 from uncouple.scoring.tops import count_levels, find_quantiles, top_entries
 
 
@@ -105,7 +108,13 @@ def score_layers(
     write_shard(output, tops, metadata)
 
 
-def score_model(model, names, batches, keep, passes=None):
+def score_model(
+    model: PreTrainedModel,
+    names: Sequence[str],
+    batches: Sequence[Batch],
+    keep: float,
+    passes: Iterable[Iterable[int]] | None = None,
+) -> tuple[dict[str, Top], dict[str, dict[str, Any]]]:
     """Scores of a loaded model's weights on packed batches.
 
     Args:

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from uncouple.scoring.shards import top_count
 
@@ -11,7 +13,7 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 _LEVEL_BITS = 12
 
 
-def count_levels(scores):
+def count_levels(scores: Tensor) -> NDArray[np.int64]:
     """How many entries of a matrix are on each level: what their leading 20 bits say, a step of 2**-11 of the value.
 
     Floats that are not negative have the order of their bits, so one count serves the top entries and the quantiles.
@@ -25,7 +27,9 @@ def count_levels(scores):
     return torch.bincount(scores.reshape(-1).view(torch.int32) >> _LEVEL_BITS).numpy().cumsum()
 
 
-def top_entries(scores, keep, levels):
+def top_entries(
+    scores: Tensor, keep: float, levels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The top floor(keep * N) entries of a matrix.
 
     Args:
@@ -45,13 +49,13 @@ def top_entries(scores, keep, levels):
     return index[order], flat[index[order]]
 
 
-def find_quantiles(levels):
+def find_quantiles(levels: NDArray[np.int64]) -> dict[str, float]:
     """Quantiles, rounded down to their level, of the scores that `count_levels` has counted: dict of text to float."""
     places = [int(q * (levels[-1] - 1)) for q in QUANTILES]
     floors = _floor_of(np.searchsorted(levels, places, side="right"))
     return {str(q): float(floor) for q, floor in zip(QUANTILES, floors, strict=True)}
 
 
-def _floor_of(level):
+def _floor_of(level: ArrayLike) -> NDArray[np.float32]:
     """The least float32 on a level."""
     return (np.asarray(level, np.int32) << _LEVEL_BITS).view(np.float32)
