@@ -27,8 +27,9 @@ def make_skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedMo
 
     try:
         complete = AutoConfig.for_model(**config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        said = str(error).splitlines()[0]
+    # What a config may be refused by has no class in common.
+    except Exception as error:
+        said = " ".join(str(error).split())
         raise UncoupleError(f"architecture {config.get('model_type')!r}: its config cannot be read: {said}") from error
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(complete, dtype=dtype)

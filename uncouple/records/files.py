@@ -117,9 +117,10 @@ def _written_beside(path: Path) -> Iterator[Path]:
         raise
 
 
-def _concerns(error: OSError, partial: Path) -> bool:
+def _concerns(error: BaseException, partial: Path) -> bool:
     """Whether a permission error is about what is written, and not about what is read meanwhile."""
-    return not error.filename or Path(error.filename).is_relative_to(partial.parent)
+    name = getattr(error, "filename", None)
+    return not name or Path(name).is_relative_to(partial.parent)
 
 
 def _beside(path: Path, kind: str, process: int | str | None = None) -> Path:
