@@ -13,6 +13,7 @@ from conftest import ROOT, TEXTS, encode_all, relative_error, slow_gradients
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
+from uncouple.models.attention import pack_attention
 from uncouple.models.families import FAMILIES, Family, Head, needs_own_attention
 from uncouple.models.head import check_head, loss_head
 from uncouple.models.load import load_model, load_tokenizer
@@ -77,9 +78,11 @@ def test_scoring_refuses_an_architecture_that_is_not_declared_before_anything_is
         score.score_layers(make_model(kind), samples, tmp_path / "scores", **job, dtype="float32", device="cpu")
 
 
-def test_the_head_of_a_model_that_is_not_declared_is_not_guessed(make_model):
-    with pytest.raises(UncoupleError, match="architecture 'starcoder2' is not known"):
-        loss_head(load_model(make_model("starcoder2"), "float32", "cpu"))
+def test_neither_head_nor_attention_of_a_model_that_is_not_declared_is_guessed(make_model):
+    model = load_model(make_model("starcoder2"), "float32", "cpu")
+    for ask in (loss_head, check_head, lambda model: pack_attention(model).__enter__()):
+        with pytest.raises(UncoupleError, match="architecture 'starcoder2' is not known"):
+            ask(model)
 
 
 @pytest.mark.parametrize("key", ["final_logit_softcapping", "logit_scale", "logits_scaling"])

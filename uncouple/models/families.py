@@ -12,6 +12,7 @@ from uncouple.terms import MODULES
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ def find_family(config: Mapping[str, Any]) -> Family:
         f"architecture {kind!r} is not known: neither its linear layers (looked for {', '.join(names)}) nor what its "
         f"loss head does. Known: {', '.join(FAMILIES)}. Declare it in FAMILIES in uncouple/models/families.py."
     )
+
+
+def family_of(model: PreTrainedModel) -> Family:
+    """The family of a model in memory; see `find_family`."""
+    return find_family({"model_type": model.config.model_type})
 
 
 def needs_own_attention(config: Mapping[str, Any]) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
-from uncouple.models.families import find_family
+from uncouple.models.families import family_of
 
 # The head's output for one token is as wide as the vocabulary, so it is made for this many bytes of tokens at a time.
 HEAD_BYTES = {"cpu": 16 * 10**6, "cuda": 256 * 10**6}
@@ -38,21 +39,20 @@ class LossHead:
         return logits
 
 
-def loss_head(model: nn.Module) -> LossHead:
+def loss_head(model: PreTrainedModel) -> LossHead:
     """The loss head of a causal language model.
 
     Raises:
         UncoupleError: the architecture is not declared.
     """
-    config = model.config
-    declared = find_family({"model_type": config.model_type}).head
+    declared = family_of(model).head
     keys = (declared.factor, declared.divisor, declared.cap)
-    factor, divisor, cap = (getattr(config, key) if key else None for key in keys)
+    factor, divisor, cap = (getattr(model.config, key) if key else None for key in keys)
     return LossHead(model.get_output_embeddings(), (factor or 1) / (divisor or 1), cap)
 
 
 def logits_in_parts(
-    model: nn.Module, hidden: Tensor, positions: Tensor, *others: Tensor
+    model: PreTrainedModel, hidden: Tensor, positions: Tensor, *others: Tensor
 ) -> Iterator[tuple[Tensor, ...]]:
     """Logits for as many tokens at a time as `HEAD_BYTES` takes.
 
@@ -74,7 +74,7 @@ def logits_in_parts(
         yield logits, part, *(values.to(logits.device) for values in along)
 
 
-def check_head(model: nn.Module) -> None:
+def check_head(model: PreTrainedModel) -> None:
     """That `logits_in_parts` gives the model's own logits, tried on a few tokens: a second look at what is declared.
 
     Raises:
