@@ -104,7 +104,7 @@ def _loss_gradient(model: PreTrainedModel, hidden: Tensor, batch: Batch, scaling
     tensor of all.
     """
     head = loss_head(model)
-    weight = head.product.weight
+    matrix = head.product.weight
     picked: list[int] = []
     targets: list[int] = []
     share: list[float] = []
@@ -129,7 +129,7 @@ def _loss_gradient(model: PreTrainedModel, hidden: Tensor, batch: Batch, scaling
         logits.mul_(weights).scatter_add_(1, tokens, -weights)
         if head.cap:
             logits.mul_(slope)
-        gradient[positions] = (logits.to(weight.dtype) @ weight).to(gradient.device)
+        gradient[positions] = (logits.to(matrix.dtype) @ matrix).to(gradient.device)
     if not (finite := torch.cat(finite)).all():
         place = picked[int((~finite).nonzero()[0, 0])]
         raise UncoupleError(f"sample {sample_at(batch, place)}: its loss is not finite. {NOT_FINITE}")
