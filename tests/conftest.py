@@ -57,7 +57,7 @@ SMALL = {
 FAMILY_CONFIGS = {
     "llama": {},
     "mistral": {"sliding_window": 24},
-    "ministral": {"head_dim": 16, "sliding_window": 24, "layer_types": ["sliding_attention", "full_attention"]},
+    "ministral": {"head_dim": 16, "sliding_window": 24},
     "qwen2": {},
     "qwen3": {"head_dim": 16},
     "gemma2": {
