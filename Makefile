@@ -23,6 +23,8 @@ test: $(VENV)/test.ready
 check: $(VENV)/test.ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow rules
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m pytest -m slow

@@ -33,7 +33,8 @@ from uncouple.models.prompts import Encoded  # noqa: E402
 from uncouple.models.skeleton import make_skeleton  # noqa: E402
 from uncouple.scoring import kernels  # noqa: E402
 from uncouple.scoring.memory import plan_scoring  # noqa: E402
-from uncouple.scoring.score import pack_samples, score_model  # noqa: E402
+from uncouple.scoring.packing import pack_samples  # noqa: E402
+from uncouple.scoring.score import score_model  # noqa: E402
 
 # From the models' published config.json.
 SHAPES = {
@@ -125,7 +126,9 @@ def measure(shape, arguments):
     lengths = [len(sample.ids) for sample in samples]
     tokens = sum(lengths)
     free = free_memory(device)
-    plan = plan_scoring(make_skeleton(config, dtype), names, device.type, free, max(lengths), arguments.batch_tokens)
+    plan = plan_scoring(
+        make_skeleton(config.to_dict(), dtype), names, device.type, free, max(lengths), arguments.batch_tokens
+    )
     torch.manual_seed(0)
     with device:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)

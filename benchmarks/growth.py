@@ -20,7 +20,8 @@ from uncouple.models.folders import check_folder  # noqa: E402
 from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
 from uncouple.models.prompts import encode_samples  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
-from uncouple.scoring.score import accumulate_gradients, pack_samples  # noqa: E402
+from uncouple.scoring.gradients import accumulate_gradients  # noqa: E402
+from uncouple.scoring.packing import pack_samples  # noqa: E402
 
 
 def measure(arguments):

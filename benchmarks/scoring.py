@@ -34,8 +34,10 @@ from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
 from uncouple.models.prompts import encode_samples  # noqa: E402
 from uncouple.models.skeleton import make_skeleton  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
+from uncouple.scoring.gradients import accumulate_gradients  # noqa: E402
 from uncouple.scoring.memory import plan_scoring  # noqa: E402
-from uncouple.scoring.score import accumulate_gradients, pack_samples, score_model  # noqa: E402
+from uncouple.scoring.packing import pack_samples  # noqa: E402
+from uncouple.scoring.score import score_model  # noqa: E402
 from uncouple.scoring.shards import write_shard  # noqa: E402
 
 METHODS = ("published", "one_backward", "opacus", "vmap", "uncouple")
@@ -166,9 +168,7 @@ def measure(arguments):
     del tokenizer
     lengths = [len(sample.ids) for sample in encoded]
     model = load_model(folder, arguments.dtype, "cpu")
-    plan = plan_scoring(
-        make_skeleton(model.config, model.dtype), names, "cpu", 10**12, max(lengths), arguments.batch_tokens
-    )
+    plan = plan_scoring(make_skeleton(config, model.dtype), names, "cpu", 10**12, max(lengths), arguments.batch_tokens)
     scored = sum(layer.weight.numel() for layer in find_linear_layers(model, names).values())
     print(
         f"{describe_machine('cpu')}; {folder.name}, {arguments.module}, {model.dtype}: {len(encoded)} samples, "

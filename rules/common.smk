@@ -34,7 +34,7 @@ VARIANTS = list(config["variants"])
 NOISE = [name for name, variant in config["variants"].items() if variant["kind"] == "noise"]
 JUDGES = config["evaluation"]["judges"]
 PERPLEXITY = config["evaluation"].get("perplexity", {})
-OWN_TASKS = [path.stem for path in (ROOT / "resources/tasks").glob("*.yaml")]
+OWN_TASKS = [path.stem for path in (ROOT / "uncouple/evaluation/tasks").glob("*.yaml")]
 
 
 wildcard_constraints:

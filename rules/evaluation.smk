@@ -174,7 +174,7 @@ rule measure_ability:
         model=f"{RESULTS}/models/{{model}}/uncouple.json",
         mask=variant_mask,
         tasks=[from_root(path) for path in ability("tasks", {}).values() if path != "hub"],
-        definitions=[from_root(f"resources/tasks/{task}.yaml") for task in ability("tasks", {}) if task in OWN_TASKS],
+        definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in ability("tasks", {}) if task in OWN_TASKS],
     output:
         f"{RESULTS}/metrics/{{model}}/ability/{{variant}}.parquet",
     log:

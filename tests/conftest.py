@@ -22,9 +22,9 @@ from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
 from uncouple.models.prompts import encode_sample
 from uncouple.models.weights import WeightFiles
+from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
-from uncouple.scoring.score import pack_samples
-from uncouple.scoring.shards import module_column
+from uncouple.scoring.packing import pack_samples
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -57,6 +57,7 @@ SMALL = {
 FAMILY_CONFIGS = {
     "llama": {},
     "mistral": {"sliding_window": 24},
+    "ministral": {"head_dim": 16, "sliding_window": 24},
     "qwen2": {},
     "qwen3": {"head_dim": 16},
     "gemma2": {
@@ -67,6 +68,14 @@ FAMILY_CONFIGS = {
         "final_logit_softcapping": 5.0,
     },
     "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 24},
+    "granite": {
+        "attention_multiplier": 0.4,
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 6.0,
+        "residual_multiplier": 0.7,
+    },
+    "cohere": {"logit_scale": 0.3, "use_qk_norm": True},
+    "cohere2": {"logit_scale": 0.3, "sliding_window": 24, "sliding_window_pattern": 2},
     "phi3": {"tie_word_embeddings": True},
     "olmo2": {},
     "gpt_neox": {"num_key_value_heads": None},

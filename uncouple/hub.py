@@ -1,6 +1,7 @@
 """The Hugging Face Hub: what cannot be had from it is told in one line, with what to do instead."""
 
 import contextlib
+from collections.abc import Iterator
 
 from uncouple.errors import UncoupleError
 
@@ -11,7 +12,7 @@ UNREACHED = {"ConnectionError", "TransportError", "TimeoutError", "LocalEntryNot
 
 
 @contextlib.contextmanager
-def from_hub(what, instead):
+def from_hub(what: str, instead: str) -> Iterator[None]:
     """A fault of what is fetched inside the block becomes an error in one line.
 
     Args:
@@ -35,15 +36,15 @@ def from_hub(what, instead):
         raise UncoupleError(f"{what}: cannot be had from the Hub: {_first_line(error)}. Or {instead}.") from error
 
 
-def _chain(error):
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _names(error):
+def _names(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from types import TracebackType
 
 
 class Progress:
@@ -15,11 +16,11 @@ class Progress:
         every: seconds between two lines of a log.
     """
 
-    def __init__(self, total, unit, label, every=10.0):
+    def __init__(self, total: float, unit: str, label: str, every: float = 10.0) -> None:
         self.total, self.unit, self.label, self.every = total, unit, label, every
-        self.done, self.start = 0, time.monotonic()
+        self.done, self.start = 0.0, time.monotonic()
         self.said = self.start
-        self.said_at = 0
+        self.said_at = 0.0
         self.bar = None
         # A terminal that says it has no width, as some containers' do, would show no bar at all.
         if sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns:
@@ -27,16 +28,18 @@ class Progress:
 
             self.bar = tqdm(total=total, unit=f" {unit}", desc=label, unit_scale=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.close()
         elif kind is None and self.said_at != self.done:
             self._say()
 
-    def add(self, count):
+    def add(self, count: float) -> None:
         """Say that `count` more units are done."""
         self.done += count
         if self.bar is not None:
@@ -44,7 +47,7 @@ class Progress:
         elif time.monotonic() - self.said >= self.every:
             self._say()
 
-    def _say(self):
+    def _say(self) -> None:
         self.said, self.said_at = time.monotonic(), self.done
         seconds = max(self.said - self.start, 1e-9)
         rate = self.done / seconds
@@ -56,6 +59,6 @@ class Progress:
         )
 
 
-def say(text):
+def say(text: str) -> None:
     """One line for the person who watches, on standard error, at once."""
     print(text, file=sys.stderr, flush=True)

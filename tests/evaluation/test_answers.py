@@ -90,7 +90,7 @@ def test_a_noise_is_asked_in_other_batches_and_in_float32_answers_alike(
 
 def test_batches_of_one_size_that_other_questions_share_are_told_apart(model_folder, questions, tmp_path):
     def batches(texts):
-        config = SimpleNamespace(max_position_embeddings=256)
+        config = SimpleNamespace(model_type="llama", max_position_embeddings=256)
         return choose_batches(config, [[0] * len(text) for text in texts], 8, 2, False)[1]
 
     one, other = batches(["a", "bb", "ccc", "dddd"]), batches(["a", "ccc", "bb", "dddd"])
@@ -111,7 +111,9 @@ def test_a_noise_that_cannot_differ_is_refused(model_folder, tmp_path, rows, siz
 
 def test_prompts_too_long_to_share_a_batch_have_no_noise():
     config = SimpleNamespace(
-        rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 16}, max_position_embeddings=256
+        model_type="llama",
+        rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 16},
+        max_position_embeddings=256,
     )
     with pytest.raises(UncoupleError, match="each question is alone"):
         choose_batches(config, [[0] * 20, [0] * 30], 4, 64, True)

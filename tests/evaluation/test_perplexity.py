@@ -283,8 +283,8 @@ def test_a_loss_that_is_not_finite_names_its_window(model_folder):
 def test_an_architecture_that_is_not_known_is_refused(model_folder, text, tmp_path):
     shutil.copytree(model_folder, tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
-    (tmp_path / "model/config.json").write_text(json.dumps(config | {"model_type": "granite"}))
-    refused(tmp_path / "model", text, tmp_path, "'granite' is not known")
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"model_type": "nemotron"}))
+    refused(tmp_path / "model", text, tmp_path, "'nemotron' is not known")
 
 
 # Intervals

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uncouple.models.decoding import decode, grouped_attention, shared_length
+from uncouple.models.families import FAMILIES
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 
@@ -70,6 +71,20 @@ def test_logits_are_those_of_each_text_alone_and_in_full(make_model, family, siz
     replies = [Watcher(1 + i % 5) for i in range(len(prompts))]
     assert decode(model, prompts, replies, 9, size, "questions", "ask") > 10
     assert [len(reply.taken) for reply in replies] == [1 + i % 5 for i in range(len(prompts))]
+    check(model, prompts, replies)
+
+
+UNDECLARED = {"starcoder2": {"sliding_window": 24}, "vaultgemma": {"attn_logit_softcapping": 2.0, "head_dim": 16}}
+
+
+@pytest.mark.parametrize("size", [1, 64])
+@pytest.mark.parametrize("kind", UNDECLARED)
+def test_a_model_of_an_architecture_that_is_not_declared_is_asked_with_its_own_attention(make_model, kind, size):
+    model, prompts = load(make_model(kind, **UNDECLARED[kind]), "Once upon a time, a question was asked: ")
+    assert kind not in FAMILIES
+    assert model.config._attn_implementation == "eager"
+    replies = [Watcher(1 + i % 5) for i in range(len(prompts))]
+    assert decode(model, prompts, replies, 9, size, "questions", "ask") > 10
     check(model, prompts, replies)
 
 

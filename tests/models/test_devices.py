@@ -23,6 +23,7 @@ from uncouple.evaluation.hsic import last_states
 from uncouple.evaluation.perplexity import window_losses
 from uncouple.models import devices
 from uncouple.models.devices import fixed_order, free_memory, is_out_of_memory, lease, pick_device, release_memory
+from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.scoring.score import score_layers
@@ -266,17 +267,17 @@ def test_sums_have_one_order_on_a_gpu_and_the_setting_is_given_back(monkeypatch,
 
 def test_scoring_takes_the_setting_and_no_score_changes_by_it(model_folder, monkeypatch):
     from uncouple.models.families import target_names
-    from uncouple.records.files import read_json
-    from uncouple.scoring import score as scoring
+    from uncouple.scoring import gradients
+    from uncouple.scoring.gradients import accumulate_gradients
 
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
-    names = target_names(read_json(model_folder / "config.json"), "all")
+    names = target_names(read_config(model_folder), "all")
     batches = batch_samples(encode_all(tokenizer), 100)
-    truth = scoring.accumulate_gradients(model, names, batches)
+    truth = accumulate_gradients(model, names, batches)
     seen = []
     # As on a GPU, where torch would refuse an operation that has no fixed order.
-    monkeypatch.setattr(scoring, "fixed_order", lambda d: seen.append(d) or fixed_order(torch.device("cuda")))
-    found = scoring.accumulate_gradients(model, names, batches)
+    monkeypatch.setattr(gradients, "fixed_order", lambda d: seen.append(d) or fixed_order(torch.device("cuda")))
+    found = accumulate_gradients(model, names, batches)
     assert seen == [torch.device("cpu")]
     assert not torch.are_deterministic_algorithms_enabled()
     assert all(torch.equal(found[name], truth[name]) for name in names)

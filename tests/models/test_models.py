@@ -11,11 +11,11 @@ from uncouple.errors import UncoupleError
 from uncouple.models import fetch
 from uncouple.models.families import FAMILIES, find_family, find_linear_layers, split_name, target_names
 from uncouple.models.fetch import fetch_model
-from uncouple.models.folders import check_folder, model_record
+from uncouple.models.folders import check_folder, model_record, read_config
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.weights import WeightFiles
-from uncouple.records.files import file_sha256, read_json
-from uncouple.scoring.score import accumulate_gradients
+from uncouple.records.files import file_sha256
+from uncouple.scoring.gradients import accumulate_gradients
 
 
 @pytest.fixture
@@ -232,12 +232,12 @@ def test_the_tables_cover_every_linear_layer_of_a_family(make_model, family):
     folder = make_model(family)
     model = load_model(folder)
     linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and ".layers." in n}
-    assert set(target_names(read_json(folder / "config.json"), "all")) == linear
+    assert set(target_names(read_config(folder), "all")) == linear
 
 
 def test_layers_outside_the_model_are_refused(model_folder):
     with pytest.raises(UncoupleError, match="this model has the layers 0:1"):
-        target_names(read_json(model_folder / "config.json"), "mlp", 0, 2)
+        target_names(read_config(model_folder), "mlp", 0, 2)
 
 
 def test_names_split_into_layer_and_inner():

@@ -269,9 +269,8 @@ def test_a_link_whose_target_went_is_missing(copy, tmp_path):
 
 
 def test_records_are_read_without_anything_heavy():
-    script = (
-        "import sys, uncouple.models.folders; print([m for m in ('numpy', 'torch', 'pyarrow') if m in sys.modules])"
-    )
+    heavy = "[m for m in ('numpy', 'torch', 'pyarrow') if m in sys.modules]"
+    script = f"import sys, uncouple.models.fingerprints; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -1,6 +1,7 @@
 """What scoring plans to need, and what it does where memory runs out all the same."""
 
 import gc
+import json
 import os
 import re
 import subprocess
@@ -13,19 +14,19 @@ import pytest
 import torch
 from conftest import FAMILY_CONFIGS, ROOT, SMALL, TEXTS, batch_samples, encode_all, relative_error
 from hypothesis import given, settings
-from transformers import AutoConfig
 
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.models.families import find_linear_layers, target_names
+from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
-from uncouple.models.skeleton import make_skeleton, read_config
-from uncouple.records.files import read_json
-from uncouple.scoring import memory, packing
+from uncouple.models.skeleton import make_skeleton
+from uncouple.scoring import gradients, memory, packing
 from uncouple.scoring import score as scoring
-from uncouple.scoring.memory import FEWEST_TOKENS, MOST_TOKENS, bytes_per_token, plan_scoring
-from uncouple.scoring.score import accumulate_gradients, score_layers
+from uncouple.scoring.gradients import accumulate_gradients
+from uncouple.scoring.memory import FEWEST_TOKENS, MOST_TOKENS, bytes_per_token, plan_for_machine, plan_scoring
+from uncouple.scoring.score import score_layers
 
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 # Enough of a model to be cut into passes; its config is all that a plan reads.
@@ -45,7 +46,7 @@ def try_plan(*args):
 def tiny(model_folder):
     """Model, names of its linear layers, encoded samples, and their gradients where memory suffices."""
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
-    names, encoded = target_names(read_json(model_folder / "config.json"), "all"), encode_all(tokenizer)
+    names, encoded = target_names(read_config(model_folder), "all"), encode_all(tokenizer)
     return model, names, encoded, accumulate_gradients(model, names, batch_samples(encoded, 10_000))
 
 
@@ -61,7 +62,7 @@ def larger():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "bytes_per_token", count_once)
-        yield make_skeleton(AutoConfig.for_model(**LARGER), torch.float32), target_names(LARGER, "all")
+        yield make_skeleton(LARGER, torch.float32), target_names(LARGER, "all")
 
 
 @contextmanager
@@ -165,7 +166,8 @@ import json, resource, sys
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from uncouple.models.prompts import Encoded
-from uncouple.scoring.score import accumulate_gradients, pack_samples
+from uncouple.scoring.gradients import accumulate_gradients
+from uncouple.scoring.packing import pack_samples
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -204,7 +206,7 @@ def test_other_errors_are_not_taken_for_memory(tiny, error):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_planned_weights_and_sums_are_those_of_the_model(make_model, family, dtype):
     folder = make_model(family)
-    names = target_names(read_json(folder / "config.json"), "all")
+    names = target_names(read_config(folder), "all")
     model = load_model(folder, str(dtype).removeprefix("torch."), "cpu")
     plan = plan_scoring(make_skeleton(read_config(folder), dtype), names, "cpu", plenty, 100)
     assert plan.weights == sum(p.untyped_storage().nbytes() for p in model.parameters())
@@ -218,7 +220,7 @@ def test_a_token_keeps_as_much_as_planned(make_model, monkeypatch, family, modul
     """What a real forward pass keeps is found by following each tensor that `lighten` leaves as it is."""
     folder, kept = make_model(family), {}
     model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
-    names = target_names(read_json(folder / "config.json"), module)
+    names = target_names(read_config(folder), module)
     batch = batch_samples(encode_all(tokenizer), 120)[0]
 
     def keep(tensor):
@@ -229,7 +231,7 @@ def test_a_token_keeps_as_much_as_planned(make_model, monkeypatch, family, modul
 
     packing_lighten = packing.lighten
     monkeypatch.setattr(packing, "lighten", keep)
-    monkeypatch.setattr(scoring, "lighten", keep)
+    monkeypatch.setattr(gradients, "lighten", keep)
     accumulate_gradients(model, names, [batch])
     monkeypatch.undo()
     for parameter in model.parameters():
@@ -308,7 +310,7 @@ def test_repeated_heads_of_float32_on_a_gpu_are_planned(larger):
     on_cpu, on_gpu = (bytes_per_token(skeleton, layers, 50, kind) for kind in ("cpu", "cuda"))
     # Of 12 layers the keys and values of 2 more heads of 256 numbers.
     assert on_gpu - on_cpu == 12 * 2 * 2 * 256 * 4
-    half = make_skeleton(skeleton.config, torch.bfloat16)
+    half = make_skeleton(skeleton.config.to_dict(), torch.bfloat16)
     layers = find_linear_layers(half, names)
     assert bytes_per_token(half, layers, 50, "cuda") == bytes_per_token(half, layers, 50, "cpu")
 
@@ -347,7 +349,7 @@ def test_too_little_memory_tells_what_to_change(larger):
     """Each piece of advice, where it applies."""
 
     def advice(dtype, kind, longest, batch_tokens=None):
-        skeleton = make_skeleton(larger[0].config, dtype)
+        skeleton = make_skeleton(larger[0].config.to_dict(), dtype)
         with pytest.raises(UncoupleError, match="needs .* GB and 0.8 GB are free: .*To make it fit") as error:
             plan_scoring(skeleton, larger[1], kind, 8 * 10**8, longest, batch_tokens)
         return str(error.value).partition("To make it fit, ")[2]
@@ -369,11 +371,20 @@ def test_what_is_said_to_be_needed_is_just_enough(larger):
     assert try_plan(*larger, "cpu", need + 6 * 10**7, 300)
 
 
-@pytest.mark.parametrize("config", ["", '{"model_type": "no such"}'])
-def test_a_config_that_cannot_be_planned_with_is_told(tmp_path, config):
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(UncoupleError, match=f"{tmp_path}: its config cannot be read"):
-        read_config(tmp_path)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num_hidden_layers": None}, "config.json: no `num_hidden_layers` in it"),
+        ({"model_type": "no such"}, "architecture 'no such' is not known"),
+        ({"hidden_size": "wide"}, "architecture 'llama': its config cannot be read"),
+    ],
+)
+def test_a_config_that_cannot_be_planned_with_is_told(tmp_path, change, told):
+    config = {key: value for key, value in (LARGER | change).items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    job = {"module": "mlp", "dtype": "float32", "gpu_memory": 10**10, "gpus": 1, "longest": 10, "batch_tokens": None}
+    with pytest.raises(UncoupleError, match=told):
+        plan_for_machine(tmp_path, layers=(0, None), **job)
 
 
 @pytest.fixture
@@ -394,7 +405,7 @@ def score(model_folder, tmp_path, write_jsonl):
 def test_several_passes_write_the_very_shard_of_one(score, model_folder, monkeypatch, capsys):
     whole = score("whole")
     assert "1 pass over the samples" in capsys.readouterr().err
-    names = target_names(read_json(model_folder / "config.json"), "all")
+    names = target_names(read_config(model_folder), "all")
     plan = plan_scoring(make_skeleton(read_config(model_folder), torch.float32), names, "cpu", plenty, 50, 100)
     # Room for the sums of one and a half of its two layers.
     monkeypatch.setattr(scoring, "free_memory", lambda _: (plan.peak - plan.sums / 4) / 0.95)

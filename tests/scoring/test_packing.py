@@ -18,14 +18,15 @@ from uncouple.evaluation.perplexity import measure_perplexity
 from uncouple.models import attention
 from uncouple.models.attention import Join, packed_attention
 from uncouple.models.families import FAMILIES, target_names
+from uncouple.models.folders import read_config
 from uncouple.models.head import HEAD_BYTES, check_head
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import Encoded
 from uncouple.models.rope import longest_together
-from uncouple.records.files import read_json
-from uncouple.scoring.packing import make_batches, sample_at
+from uncouple.scoring.gradients import accumulate_gradients
+from uncouple.scoring.packing import make_batches, pack_samples, sample_at
 from uncouple.scoring.recompute import lighten, make_again
-from uncouple.scoring.score import accumulate_gradients, pack_samples, score_layers
+from uncouple.scoring.score import score_layers
 
 GELU_TANH = partial(gelu, approximate="tanh")
 
@@ -33,7 +34,7 @@ GELU_TANH = partial(gelu, approximate="tanh")
 def load(folder):
     """Model, names of all its linear layers, encoded samples."""
     model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
-    return model, target_names(read_json(folder / "config.json"), "all"), encode_all(tokenizer)
+    return model, target_names(read_config(folder), "all"), encode_all(tokenizer)
 
 
 def worst_error(found, truth):
@@ -158,7 +159,8 @@ def test_a_long_sample_does_not_change_the_positions_of_short_ones(make_model):
     ],
 )
 def test_samples_may_share_a_batch_up_to_where_positions_would_be_stretched(rope, truth):
-    assert longest_together(SimpleNamespace(rope_parameters=rope, max_position_embeddings=256)) == truth
+    config = SimpleNamespace(model_type="phi3", rope_parameters=rope, max_position_embeddings=256)
+    assert longest_together(config) == truth
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200), st.integers(1, 50))
@@ -290,13 +292,13 @@ def test_the_heads_of_all_families_are_known(make_model, family, dtype):
     check_head(load_model(make_model(family), dtype, "cpu"))
 
 
-# What they do to logits is not what FAMILIES can say.
+# Heads that scale logits, of families that are declared below as if they did not.
 UNKNOWN_HEADS = {"granite": {"logits_scaling": 6.0}, "cohere": {"logit_scale": 0.0625}}
 
 
 @pytest.fixture(params=UNKNOWN_HEADS)
 def unknown_head(request, make_model, monkeypatch):
-    """(architecture, model folder) of a family that is added as the docs say, whose head scales its logits."""
+    """(architecture, model folder) of a family that is declared wrongly: its head scales its logits."""
     monkeypatch.setitem(FAMILIES, request.param, FAMILIES["llama"])
     return request.param, make_model(request.param, **UNKNOWN_HEADS[request.param])
 

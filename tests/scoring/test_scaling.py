@@ -10,13 +10,13 @@ from hypothesis import given, settings
 
 from uncouple.errors import UncoupleError
 from uncouple.models.families import target_names
+from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import Encoded, encode_question
-from uncouple.records.files import read_json
-from uncouple.scoring import score as scoring
+from uncouple.scoring import gradients
+from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.packing import Batch
 from uncouple.scoring.scaling import FAINTEST, HEAD_REACH, REACHES, Scaling, largest_of_each
-from uncouple.scoring.score import accumulate_gradients
 
 DOWN = "model.layers.1.mlp.down_proj"
 
@@ -43,7 +43,7 @@ def both(make_model):
             response = tokenizer(answer)["input_ids"] if number else long[:longest]
             encoded.append(Encoded(ids + response, len(ids)))
         assert len(encoded[0].ids) - encoded[0].start == longest
-        return *models, target_names(read_json(folder / "config.json"), "all"), encoded
+        return *models, target_names(read_config(folder), "all"), encoded
 
     return make
 
@@ -64,8 +64,8 @@ def test_half_precision_gradients_are_float32s_at_long_responses(both, dtype, ba
 def test_unscaled_float16_underflows_here(both, monkeypatch):
     """Without this the test above could not fail."""
     full, half, names, encoded = both("float16", longest=1300)
-    monkeypatch.setattr(scoring, "Scaling", lambda *_: None)
-    monkeypatch.setattr(scoring._Hooks, "check", lambda hooks: None)
+    monkeypatch.setattr(gradients, "Scaling", lambda *_: None)
+    monkeypatch.setattr(gradients._Hooks, "check", lambda hooks: None)
     found, truth = (accumulate_gradients(model, names, batch_samples(encoded[:1], 1)) for model in (half, full))
     assert worst_error(found, truth) > 0.3
 
@@ -80,7 +80,7 @@ def attempts(monkeypatch):
             tried.append(attempt)
             super().__init__(batch, attempt)
 
-    monkeypatch.setattr(scoring, "Scaling", Watched)
+    monkeypatch.setattr(gradients, "Scaling", Watched)
     return tried
 
 
@@ -161,7 +161,7 @@ def test_what_fits(number, fits, fits_at_last):
 
 
 def test_float32_and_bfloat16_are_not_scaled(both, monkeypatch):
-    monkeypatch.setattr(scoring, "Scaling", None)
+    monkeypatch.setattr(gradients, "Scaling", None)
     full, half, names, encoded = both("bfloat16")
     for model in (full, half):
         assert accumulate_gradients(model, names, batch_samples(encoded, 10_000))

@@ -14,11 +14,13 @@ from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.models.families import FAMILIES, target_names
+from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_sample
-from uncouple.records.files import read_json
-from uncouple.scoring.score import accumulate_gradients, count_levels, find_quantiles, score_layers, top_entries
+from uncouple.scoring.gradients import accumulate_gradients
+from uncouple.scoring.score import score_layers
 from uncouple.scoring.shards import read_scores
+from uncouple.scoring.tops import count_levels, find_quantiles, top_entries
 
 
 def test_every_family_has_a_tiny_model():
@@ -30,7 +32,7 @@ def test_every_family_has_a_tiny_model():
 def test_gradients_equal_the_slow_loop(make_model, family, batch_tokens):
     folder = make_model(family)
     model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
-    names = target_names(read_json(folder / "config.json"), "all")
+    names = target_names(read_config(folder), "all")
     encoded = encode_all(tokenizer)
     found = accumulate_gradients(model, names, batch_samples(encoded, batch_tokens))
     truth = slow_gradients(model, names, encoded)
@@ -42,7 +44,7 @@ def test_gradients_equal_the_slow_loop(make_model, family, batch_tokens):
 
 def test_only_the_asked_layers_are_scored_and_equal_the_whole(model_folder):
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
-    config, encoded = read_json(model_folder / "config.json"), encode_all(tokenizer)
+    config, encoded = read_config(model_folder), encode_all(tokenizer)
     batches = batch_samples(encoded, 200)
     whole = accumulate_gradients(model, target_names(config, "mlp"), batches)
     last = accumulate_gradients(model, target_names(config, "mlp", 1, 1), batches)
@@ -54,7 +56,7 @@ def test_only_the_asked_layers_are_scored_and_equal_the_whole(model_folder):
 def test_scoring_leaves_no_hook_and_no_gradient_behind(model_folder):
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
     encoded = encode_all(tokenizer)
-    names = target_names(read_json(model_folder / "config.json"), "mlp")
+    names = target_names(read_config(model_folder), "mlp")
     accumulate_gradients(model, names, batch_samples(encoded, 200))
     for module in model.modules():
         assert not module._forward_hooks
@@ -142,7 +144,7 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sample(model_folder, name
         output.register_hook(lambda g: torch.cat([g[:1] * math.nan, g[1:]]))
 
     handle = model.get_submodule(name).register_forward_hook(spoil)
-    names = target_names(read_json(model_folder / "config.json"), "mlp")
+    names = target_names(read_config(model_folder), "mlp")
     with pytest.raises(UncoupleError) as error:
         accumulate_gradients(model, names, batch_samples(encoded, 10_000, ids))
     handle.remove()
@@ -156,7 +158,7 @@ def test_a_loss_that_is_not_finite_names_the_sample(model_folder):
     with torch.no_grad():
         model.model.embed_tokens.weight[encoded[3].ids[-2]] = math.nan
     broken = {i for i, e in enumerate(encoded) if encoded[3].ids[-2] in e.ids}
-    names = target_names(read_json(model_folder / "config.json"), "mlp")
+    names = target_names(read_config(model_folder), "mlp")
     with pytest.raises(UncoupleError, match=r"sample s\d: its loss is not finite") as error:
         accumulate_gradients(model, names, batch_samples(encoded, 1))
     assert int(str(error.value)[8]) in broken

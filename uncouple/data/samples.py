@@ -1,9 +1,13 @@
 """Raw data to checked tables: samples (prompt, response) to score with, questions to evaluate with."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from uncouple.data.sources import check_rows, read_rows
+from uncouple.data.sources import Source, check_rows, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import digest, write_table
@@ -15,7 +19,7 @@ SAMPLES_SCHEMA = pa.schema(
 QUESTIONS_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "dimension", "question", "source")])
 
 
-def make_samples(source, dimension, label, n, seed, output):
+def make_samples(source: Source, dimension: str, label: str, n: int | None, seed: int, output: str | Path) -> None:
     """Draw `n` prompt-response pairs of a source and write them as a samples table.
 
     Raises:
@@ -36,7 +40,7 @@ def make_samples(source, dimension, label, n, seed, output):
     say(f"samples: took {len(drawn)} of {len(rows)} rows of {source}" + ("" if n is None else f" with seed {seed}"))
 
 
-def make_questions(source, dimension, n, seed, output):
+def make_questions(source: Source, dimension: str, n: int | None, seed: int, output: str | Path) -> None:
     """Draw `n` questions of a source (all of them, in their order, where `n` is None) as a questions table."""
     rows = check_rows(read_rows(source), {"question": ["question"]} | source.columns, source)
     drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
@@ -49,7 +53,7 @@ def make_questions(source, dimension, n, seed, output):
     say(f"questions: took {len(drawn)} of {len(rows)} rows of {source}")
 
 
-def draw(total, n, seed, source="this source"):
+def draw(total: int, n: int | None, seed: int, source: Source | str = "this source") -> NDArray[np.int64]:
     """Row numbers that `datasets.Dataset.shuffle(seed).select(range(n))` takes of `total` rows.
 
     Args:
@@ -71,12 +75,13 @@ def draw(total, n, seed, source="this source"):
     return np.random.default_rng(seed).permutation(total)[:n]
 
 
-def stable_ids(keys):
+def stable_ids(keys: Iterable[tuple[str, ...]]) -> list[str]:
     """An id for each row, made from its content alone, so that it is the same in every draw.
 
     The second, third... row of the same content gets the suffix `-2`, `-3`...
     """
-    seen, ids = {}, []
+    seen: dict[str, int] = {}
+    ids = []
     for key in keys:
         name = digest(*key)
         seen[name] = seen.get(name, 0) + 1

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -45,9 +47,9 @@ class Source:
         return f"{self.hub}@{self.revision}:{self.split}" if self.hub else str(self.path)
 
 
-def read_rows(source):
+def read_rows(source: Source) -> dict[int, dict[str, Any]]:
     """Raw rows of a source that pass its filter, as dicts of column to value, by row number in the source (from 1)."""
-    rows = _read_hub(source) if source.hub else _read_file(Path(source.path))
+    rows = _read_hub(source) if source.hub else _read_file(Path(source.path or ""))
     if not rows:
         raise UncoupleError(f"{source}: there are no rows in it. Add some, or name another.")
     if source.where:
@@ -72,7 +74,9 @@ def read_rows(source):
     return kept
 
 
-def check_rows(rows, columns, source):
+def check_rows(
+    rows: Mapping[int, Mapping[str, Any]], columns: Mapping[str, Sequence[str]], source: Source
+) -> list[dict[str, str]]:
     """Rows with the wanted fields as non-empty text, or an error that names the row.
 
     Args:
@@ -86,7 +90,8 @@ def check_rows(rows, columns, source):
                 f"{source}: there is no column {name!r}, only {', '.join(map(str, next(iter(rows.values()))))}. "
                 f"Say in `columns` which ones to read."
             )
-    checked, first_seen, repeated = [], {}, []
+    checked, repeated = [], []
+    first_seen: dict[tuple[str, ...], int] = {}
     for number, row in rows.items():
         fields = {}
         for field_name, names in columns.items():

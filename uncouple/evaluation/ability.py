@@ -17,13 +17,13 @@ from uncouple.hub import from_hub
 from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.records.files import digest, write_json
-from uncouple.records.fingerprint import PACKAGE, module_fingerprint
+from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import write_metrics
 from uncouple.terms import TASKS
 from uncouple.variants.variant import open_variant
 
 # Where each task is defined: in the harness's own folder of tasks, or in ours.
-OWN_TASKS = PACKAGE.parent / "resources" / "tasks"
+OWN_TASKS = Path(__file__).parent / "tasks"
 DEFINITIONS = {
     "hellaswag": "hellaswag/hellaswag.yaml",
     "race": "race/race.yaml",

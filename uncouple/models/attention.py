@@ -2,22 +2,29 @@
 
 import functools
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
+from uncouple.models.families import family_of
 from uncouple.models.head import HEAD_BYTES
 
 ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton_{kind}"
 
 
 @contextmanager
-def pack_attention(model, kind="cpu"):
+def pack_attention(model: PreTrainedModel, kind: str = "cpu") -> Iterator[None]:
     """Make a model's attention see each sample of a packed batch alone; on the meta device, only take up the room that
-    it takes up on a device of a kind, `cpu` or `cuda`."""
+    it takes up on a device of a kind, `cpu` or `cuda`.
+
+    Raises:
+        UncoupleError: the architecture is not declared: what its attention does besides would be lost.
+    """
+    family_of(model)
     before = model.config._attn_implementation
     model.set_attn_implementation(META_ATTENTION.format(kind=kind) if model.device.type == "meta" else ATTENTION)
     try:

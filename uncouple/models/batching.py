@@ -1,7 +1,11 @@
 """Batches of texts of like length."""
 
+from collections.abc import Sequence
 
-def batches_by_length(encoded, batch_size, together=None):
+
+def batches_by_length(
+    encoded: Sequence[Sequence[int]], batch_size: int, together: int | None = None
+) -> list[list[int]]:
     """Batches of the places of token lists, the shortest first, so that like lengths share a batch and its padding.
 
     Args:

@@ -1,7 +1,11 @@
 """Greedy decoding of many prompts at once: what they share is computed once, and what has ended is left out."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from transformers import DynamicCache
@@ -12,10 +16,29 @@ from uncouple.models.batching import batches_by_length
 from uncouple.models.rope import is_stretched_anew, longest_together
 from uncouple.progress import Progress
 
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 GROUPED = "uncouple_grouped"
 
 
-def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
+class Reply(Protocol):
+    """What `decode` tells a reply of."""
+
+    def take(self, token: int, logits: torch.Tensor) -> bool:
+        """Take the likeliest token, and the logits of all (vocabulary,); says whether the reply goes on."""
+        ...
+
+
+def decode(
+    model: PreTrainedModel,
+    encoded: Sequence[list[int]],
+    replies: Sequence[Reply],
+    max_new_tokens: int,
+    batch_size: int,
+    unit: str,
+    label: str,
+) -> int:
     """Reply to prompts with the likeliest token, again and again.
 
     In float32 a reply does not depend on what else is in the batch, and is that of one prompt at a time.
@@ -23,8 +46,7 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
     Args:
         model: a causal language model.
         encoded: the prompts, lists of token ids, none of them empty.
-        replies: an object for each. Its `take(token, logits)` is given the likeliest token, an int, and the logits of
-            all, (vocabulary,), and returns whether the reply goes on.
+        replies: one for each.
         max_new_tokens: after so many tokens no reply goes on.
         batch_size: prompts at once.
         unit, label: of the progress.
@@ -49,7 +71,9 @@ def decode(model, encoded, replies, max_new_tokens, batch_size, unit, label):
     return shared
 
 
-def batches_of(config, encoded, max_new_tokens, batch_size):
+def batches_of(
+    config: PreTrainedConfig, encoded: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int
+) -> list[list[int]]:
     """The batches that `decode` makes: lists of places in `encoded`.
 
     Args:
@@ -59,25 +83,25 @@ def batches_of(config, encoded, max_new_tokens, batch_size):
     return batches_by_length(encoded, batch_size, _longest_prompt(config, max_new_tokens))
 
 
-def _longest_prompt(config, max_new_tokens):
+def _longest_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int | None:
     """The most tokens of a prompt that may share a batch, with room for its reply; None where there is no bound."""
     bound = longest_together(config)
     return bound and max(1, bound - max_new_tokens)
 
 
-def stop_tokens(generation_config, tokenizer):
+def stop_tokens(generation_config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens that end a reply: those of the model's own generation config and the tokenizer's, a set of int."""
     stops = generation_config.eos_token_id
     return {*(stops if isinstance(stops, list) else [stops]), tokenizer.eos_token_id} - {None}
 
 
-def shared_length(encoded):
+def shared_length(encoded: Sequence[list[int]]) -> int:
     """How many tokens all of some texts begin with, less one where a text would have none left to ask after."""
     return min(len(os.path.commonprefix(encoded)), min(map(len, encoded)) - 1)
 
 
 @contextmanager
-def _ready(model):
+def _ready(model: PreTrainedModel) -> Iterator[None]:
     """The model with attention in groups, and without a detour that the loss head makes on a CPU."""
     before = model.config._attn_implementation
     # Only a model's own form of attention caps its logits.

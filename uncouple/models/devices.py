@@ -1,22 +1,29 @@
 """Where a model runs: which device, whether it is free, and how much memory there is."""
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import getpass
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 
+if TYPE_CHECKING:
+    import torch
+
 # Leases of this process, by GPU: they end with it, however it ends.
-_LEASES = {}
+_LEASES: dict[str, Any] = {}
 
 
-def pick_device(device):
+def pick_device(device: str | torch.device) -> torch.device:
     """A torch.device, leased where the choice is left to us.
 
     Args:
@@ -42,7 +49,7 @@ def pick_device(device):
     return picked
 
 
-def pick_devices(device):
+def pick_devices(device: str | torch.device) -> list[torch.device]:
     """The devices that a model's layers go to: one, see `pick_device`; or with `all` every GPU."""
     import torch
 
@@ -52,7 +59,7 @@ def pick_devices(device):
     return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
 
 
-def lease(gpus, folder=None, poll=1.0):
+def lease(gpus: Sequence[str], folder: str | Path | None = None, poll: float = 1.0) -> int:
     """The number of a GPU that this process, and no other, has leased until it ends.
 
     The lease is a lock on a file, which the system lets go of when the process dies. A GPU that was leased before
@@ -84,7 +91,7 @@ def lease(gpus, folder=None, poll=1.0):
         time.sleep(poll)
 
 
-def free_memory(device):
+def free_memory(device: torch.device) -> int:
     """Bytes that can be had on a torch.device now; on a CPU within the limit of a container or a batch job."""
     import psutil
     import torch
@@ -104,7 +111,7 @@ def free_memory(device):
     return free
 
 
-def _control_groups():
+def _control_groups() -> list[Path]:
     """Folders of this process's Linux control group (version 2) and of those around it."""
     try:
         path = Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
@@ -115,7 +122,7 @@ def _control_groups():
 
 
 @contextmanager
-def fixed_order(device):
+def fixed_order(device: torch.device) -> Iterator[None]:
     """Sums in one order on a GPU, so that two runs give the same: fused attention's way back adds in any order else.
 
     Source: torch's `attention_backward.cu`, where the flash and the memory-efficient kernel ask for this setting.
@@ -138,7 +145,7 @@ def fixed_order(device):
         options.fill_uninitialized_memory = filled
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     import torch
 
@@ -148,7 +155,7 @@ def is_out_of_memory(error):
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or told
 
 
-def release_memory():
+def release_memory() -> None:
     """Give memory that is no longer used back to the system, on the CPU and the GPUs."""
     import torch
 

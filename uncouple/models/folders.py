@@ -1,8 +1,10 @@
 """Model folders: what is in them, and which model they are."""
 
 from pathlib import Path
+from typing import Any
 
 from uncouple.errors import UncoupleError
+from uncouple.hub import from_hub
 from uncouple.models.fingerprints import (
     OTHER_PATTERNS,
     RECORD_NAME,
@@ -17,7 +19,7 @@ from uncouple.records.files import file_sha256, read_json
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
-def model_files(folder):
+def model_files(folder: str | Path) -> list[Path]:
     """Files of a folder that belong to the model: the weights that count, config, tokenizer and papers."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -26,8 +28,30 @@ def model_files(folder):
     return sorted({*WeightFiles(folder).paths, *others})
 
 
-def check_folder(folder):
-    """config.json of a whole model folder, as a dict.
+def read_config(model: str | Path) -> dict[str, Any]:
+    """config.json of a model folder, or of a model id on the Hub, of which nothing else is fetched.
+
+    It is what the file says, without the defaults that an architecture adds; transformers' own config, which has them,
+    is a loaded model's or a skeleton's.
+
+    Raises:
+        UncoupleError: not to be had, or not that of a decoder-only model.
+    """
+    path = Path(model) / "config.json"
+    if not Path(model).is_dir():
+        from huggingface_hub import hf_hub_download
+
+        with from_hub(f"the model {model}", "give its folder (--model)"):
+            path = Path(hf_hub_download(str(model), "config.json"))
+    config = read_json(path, "model config")
+    for key in ("num_hidden_layers", "max_position_embeddings"):
+        if not isinstance(config, dict) or key not in config:
+            raise UncoupleError(f"{path}: no `{key}` in it. Give a decoder-only text model.")
+    return config
+
+
+def check_folder(folder: str | Path) -> dict[str, Any]:
+    """The config of a whole model folder, see `read_config`.
 
     Raises:
         UncoupleError: config, weights or tokenizer are missing or broken.
@@ -35,10 +59,7 @@ def check_folder(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UncoupleError(f"{folder}: no such model folder.")
-    config = read_json(folder / "config.json", "model config")
-    for key in ("num_hidden_layers", "max_position_embeddings"):
-        if not isinstance(config, dict) or key not in config:
-            raise UncoupleError(f"{folder}/config.json: no `{key}` in it. Give a decoder-only text model.")
+    config = read_config(folder)
     WeightFiles(folder)
     if not any((folder / name).exists() for name in TOKENIZER_NAMES):
         raise UncoupleError(
@@ -47,7 +68,7 @@ def check_folder(folder):
     return config
 
 
-def model_record(folder):
+def model_record(folder: str | Path) -> dict[str, Any]:
     """Who a model folder is, and that its files are those that its record lists.
 
     A folder that `fetch` or `apply` made has a record, see `records.check_files`; any other is hashed each time.
@@ -73,7 +94,7 @@ def model_record(folder):
     return record
 
 
-def describe_model(folder, name, source):
+def describe_model(folder: str | Path, name: str, source: dict[str, Any]) -> dict[str, Any]:
     """The record of a model folder, its files hashed afresh; see `model_record`."""
     config = check_folder(folder)
     files = {name: [path.stat().st_size, file_sha256(path)] for name, path in _recorded_files(folder).items()}
@@ -81,6 +102,6 @@ def describe_model(folder, name, source):
     return record | {"layers": config["num_hidden_layers"], "files": files} | fingerprints(files)
 
 
-def _recorded_files(folder):
+def _recorded_files(folder: str | Path) -> dict[str, Path]:
     """dict of name in the folder to path: what stands in a record, which is all of the model but the record itself."""
     return {p.relative_to(folder).as_posix(): p for p in model_files(folder) if p.name != RECORD_NAME}

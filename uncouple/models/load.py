@@ -1,12 +1,23 @@
-"""Model folders: what is in them, which model they are, and into memory."""
+"""Model folders into memory: tokenizer and model, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import pick_devices
+from uncouple.models.families import needs_own_attention
 from uncouple.models.folders import check_folder
 from uncouple.models.prompts import PromptFormat, bind_options
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def quiet_transformers():
+
+def quiet_transformers() -> None:
     """Our own progress lines say what goes on; the bars and advice of the library would only hide them in a log."""
     from transformers.utils import logging
 
@@ -14,7 +25,9 @@ def quiet_transformers():
     logging.set_verbosity_error()
 
 
-def load_tokenizer(folder, prompt="bare", options=None):
+def load_tokenizer(
+    folder: str | Path, prompt: str = "bare", options: dict[str, Any] | None = None
+) -> tuple[PreTrainedTokenizerBase, PromptFormat]:
     """The tokenizer of a model folder, and the prompt format that it is used with.
 
     Args:
@@ -48,7 +61,7 @@ def load_tokenizer(folder, prompt="bare", options=None):
     return tokenizer, PromptFormat(prompt, bind_options(tokenizer, options or {}))
 
 
-def pick_dtype(config, dtype, device):
+def pick_dtype(config: Mapping[str, Any], dtype: str | torch.dtype, device: str | torch.device) -> torch.dtype:
     """The torch.dtype that a model is to have.
 
     Args:
@@ -66,7 +79,9 @@ def pick_dtype(config, dtype, device):
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
 
 
-def load_model(folder, dtype="auto", device="auto"):
+def load_model(
+    folder: str | Path, dtype: str | torch.dtype = "auto", device: str | torch.device = "auto"
+) -> PreTrainedModel:
     """A causal language model from a folder, ready to run: no dropout and no gradient of any weight.
 
     Args:
@@ -82,14 +97,13 @@ def load_model(folder, dtype="auto", device="auto"):
         AutoModelForCausalLM,
         folder,
         dtype=pick_dtype(config, dtype, device),
-        # Only this form of attention caps its logits, as Gemma 2 was trained to.
-        **({"attn_implementation": "eager"} if config.get("attn_logit_softcapping") else {}),
+        **({"attn_implementation": "eager"} if needs_own_attention(config) else {}),
         **({"device_map": "balanced"} if others else {}),
     )
     return (model if others else model.to(device)).eval().requires_grad_(False)
 
 
-def read_weights(kind, folder, unused=None, **options):
+def read_weights(kind: Any, folder: str | Path, unused: str | None = None, **options: Any) -> PreTrainedModel:
     """A model of transformers with each of its weights from the folder's files.
 
     Args:

@@ -1,10 +1,17 @@
 """Text to tokens: how a prompt and a response are put together for scoring, and a question for answering."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.terms import PROMPTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Encoded:
     cut: int = 0
 
 
-def encode_question(tokenizer, question, prompt):
+def encode_question(tokenizer: PreTrainedTokenizerBase, question: str, prompt: str | PromptFormat) -> list[int]:
     """Token ids of a question, up to where the model's answer begins.
 
     Args:
@@ -57,7 +64,9 @@ def encode_question(tokenizer, question, prompt):
     return leading_special_tokens(tokenizer) + plain
 
 
-def encode_sample(tokenizer, question, response, prompt, window):
+def encode_sample(
+    tokenizer: PreTrainedTokenizerBase, question: str, response: str, prompt: str | PromptFormat, window: int
+) -> Encoded:
     """A prompt and its response as tokens, the loss counting response tokens alone.
 
     Args:
@@ -86,7 +95,9 @@ def encode_sample(tokenizer, question, response, prompt, window):
     return Encoded(ids + answer[:room], len(ids), max(0, len(answer) - room))
 
 
-def encode_samples(tokenizer, samples, prompt, window):
+def encode_samples(
+    tokenizer: PreTrainedTokenizerBase, samples: Iterable[Mapping[str, str]], prompt: str | PromptFormat, window: int
+) -> list[Encoded]:
     """Encoded samples in their order; an error names the sample."""
     encoded = []
     for number, sample in enumerate(samples, start=1):
@@ -97,11 +108,11 @@ def encode_samples(tokenizer, samples, prompt, window):
     return encoded
 
 
-def _as_format(prompt):
+def _as_format(prompt: str | PromptFormat) -> PromptFormat:
     return prompt if isinstance(prompt, PromptFormat) else PromptFormat(prompt)
 
 
-def bind_options(tokenizer, given):
+def bind_options(tokenizer: PreTrainedTokenizerBase, given: dict[str, Any]) -> dict[str, Any]:
     """What a chat template is told: the options given, and not to think where it knows that switch.
 
     Thoughts would take the place of the answer, which is cut at a few tokens.
@@ -126,7 +137,7 @@ def bind_options(tokenizer, given):
     return ({"enable_thinking": False} if "enable_thinking" in known else {}) | given
 
 
-def template_variables(template):
+def template_variables(template: str) -> set[str]:
     """Names that a chat template expects to be told, a set of text."""
     from jinja2 import Environment, TemplateSyntaxError, ext, meta
 
@@ -147,7 +158,7 @@ def template_variables(template):
         raise UncoupleError(f"the chat template cannot be read (line {error.lineno}: {error}). Mend it.") from None
 
 
-def leading_special_tokens(tokenizer):
+def leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Special tokens that the tokenizer puts in front of a text, such as a beginning-of-sequence token."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = list(tokenizer("a")["input_ids"])

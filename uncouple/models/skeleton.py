@@ -1,35 +1,36 @@
-"""A model without its weights: its config, from a folder or the Hub, and its modules on the meta device."""
+"""A model without its weights: its modules on the meta device."""
 
-from contextlib import nullcontext
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from uncouple.errors import UncoupleError
-from uncouple.hub import from_hub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-def read_config(model):
-    """The transformers config of a model folder, or of a model id on the Hub, of which nothing else is fetched."""
-    from transformers import AutoConfig
-
-    there = Path(model).is_dir()
-    try:
-        with nullcontext() if there else from_hub(f"the model {model}", "give its folder (--model)"):
-            return AutoConfig.from_pretrained(str(model))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UncoupleError(f"{model}: its config cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def make_skeleton(config, dtype):
+def make_skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
     """A model without weights, on the meta device.
 
     Args:
-        config: of transformers; see `read_config`.
-        dtype: torch.dtype.
-    """
-    from transformers import AutoModelForCausalLM
+        config: config.json, see `folders.read_config`.
+        dtype: of its weights.
 
+    Raises:
+        UncoupleError: transformers cannot make anything of the config.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        complete = AutoConfig.for_model(**config)
+    # What a config may be refused by has no class in common.
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UncoupleError(f"architecture {config.get('model_type')!r}: its config cannot be read: {said}") from error
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(complete, dtype=dtype)
     return model.eval().requires_grad_(False)

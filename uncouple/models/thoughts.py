@@ -1,14 +1,21 @@
 """Thoughts: what some models write between <think> and </think> before they answer, which is not the answer."""
 
+from __future__ import annotations
+
 import itertools
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 OPEN, CLOSE = "<think>", "</think>"
 # So many tokens at the end of a prompt hold an opening tag, also where it is written letter by letter.
 _TAIL = 16
 
 
-def cut_thoughts(text):
+def cut_thoughts(text: str) -> tuple[str, bool]:
     """What an answer says outside its thoughts, and whether it never left them.
 
     A closing tag that nothing opened ends a thought that began with the text. In a thought an opening tag is text.
@@ -30,7 +37,9 @@ def cut_thoughts(text):
     return said.strip(), inside
 
 
-def decode_answers(tokenizer, answers, prompts):
+def decode_answers(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[list[int]], prompts: Sequence[list[int]]
+) -> list[str]:
     """The texts of answers with the tags of their thoughts in them, also a tag that the prompt had opened.
 
     Args:
@@ -47,8 +56,8 @@ def decode_answers(tokenizer, answers, prompts):
     texts = []
     for ids, prompt in zip(answers, prompts, strict=True):
         text = OPEN if tokenizer.decode(prompt[-_TAIL:]).rstrip().endswith(OPEN) else ""
-        for tag, run in itertools.groupby(ids, key=tags.get):
-            run = list(run)
+        for tag, group in itertools.groupby(ids, key=tags.get):
+            run = list(group)
             text += tag * len(run) if tag else tokenizer.decode(run, skip_special_tokens=True)
         texts.append(text.strip())
     return texts

@@ -5,8 +5,10 @@ import math
 import mmap
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_json
@@ -27,7 +29,7 @@ class WeightFiles:
         UncoupleError: no weights, a truncated or corrupt file, or an index that names what is not there.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         names = sorted(p.name for p in self.folder.glob("*.safetensors"))
         # The order in which transformers looks, so that what is changed here is what is loaded there.
@@ -49,13 +51,13 @@ class WeightFiles:
             for name, entry in read_header(path).items():
                 self.tensors[name] = (path, *entry)
 
-    def find(self, name):
+    def find(self, name: str) -> tuple[Path, str, tuple[int, ...], int]:
         """`(path, dtype, shape, start)` of one tensor."""
         if name not in self.tensors:
             raise UncoupleError(f"{self.folder}: no tensor {name!r} in its safetensors files.")
         return self.tensors[name]
 
-    def read(self, name, index):
+    def read(self, name: str, index: ArrayLike) -> NDArray[np.float32]:
         """Values of single entries of a tensor.
 
         Args:
@@ -78,21 +80,21 @@ class WeightFiles:
         return decode(raw, dtype)
 
 
-def entry_format(path, name, dtype):
+def entry_format(path: Path, name: str, dtype: str) -> tuple[int, str]:
     """(bytes, numpy code) of one entry."""
     if dtype not in DTYPES:
         raise UncoupleError(f"{path}: {name} is {dtype}; only {', '.join(DTYPES)} weights are known.")
     return DTYPES[dtype]
 
 
-def decode(raw, dtype):
+def decode(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """float32 values of raw entries (numpy, as DTYPES says)."""
     if dtype == "BF16":
         return (raw.astype(np.uint32) << 16).view(np.float32)
     return raw.astype(np.float32)
 
 
-def encode(values, dtype):
+def encode(values: ArrayLike, dtype: str) -> NDArray[Any]:
     """Raw entries of float32 values: undoes `decode` exactly."""
     values = np.asarray(values, dtype=np.float32)
     if dtype == "BF16":
@@ -100,7 +102,7 @@ def encode(values, dtype):
     return values.astype(DTYPES[dtype][1])
 
 
-def read_header(path):
+def read_header(path: str | Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """Header of a safetensors file.
 
     Returns:
@@ -133,7 +135,7 @@ def read_header(path):
     return {name: (dtype, shape, start + first) for name, (dtype, shape, first, _) in entries.items()}
 
 
-def _header_entry(entry):
+def _header_entry(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
     """(dtype, shape, first byte, byte after the last) of a tensor, or a ValueError."""
     dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)):

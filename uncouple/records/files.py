@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import module_fingerprint
@@ -30,7 +32,7 @@ REMEDY = "Delete it and run the step that makes it again."
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a path beside `path` to write a file at; it takes the name `path` only when whole and on the disk.
 
     A fault inside the block removes what was written and leaves what stood at `path` as it was, so
@@ -50,7 +52,7 @@ def atomic_path(path):
 
 
 @contextlib.contextmanager
-def atomic_folder(path, replace=False):
+def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """The same for a folder: gives a new, empty one beside `path` to fill.
 
     Args:
@@ -83,17 +85,17 @@ def atomic_folder(path, replace=False):
             _sync(path.parent)
 
 
-def check_apart(source, output):
+def check_apart(source: str | Path, output: str | Path) -> None:
     """That what is written lies neither at, nor in, nor around the folder that it is made from."""
-    source, made = Path(source).resolve(), Path(output).resolve()
-    if source == made or source in made.parents or made in source.parents:
+    origin, made = Path(source).resolve(), Path(output).resolve()
+    if origin == made or origin in made.parents or made in origin.parents:
         raise UncoupleError(
             f"{output}: this is, holds or lies in {source}, which it is made from. Name another folder."
         )
 
 
 @contextlib.contextmanager
-def _written_beside(path):
+def _written_beside(path: Path) -> Iterator[Path]:
     """A path to write at, removed where the block fails; a full or forbidden disk becomes a clear error."""
     partial = _beside(path, "partial")
     try:
@@ -115,17 +117,18 @@ def _written_beside(path):
         raise
 
 
-def _concerns(error, partial):
+def _concerns(error: BaseException, partial: Path) -> bool:
     """Whether a permission error is about what is written, and not about what is read meanwhile."""
-    return not error.filename or Path(error.filename).is_relative_to(partial.parent)
+    name = getattr(error, "filename", None)
+    return not name or Path(name).is_relative_to(partial.parent)
 
 
-def _beside(path, kind, process=None):
+def _beside(path: Path, kind: str, process: int | str | None = None) -> Path:
     """Name of a file or folder that stands beside `path` while this process writes it."""
     return path.with_name(f".{path.name}.{kind}-{socket.gethostname()}-{process or os.getpid()}")
 
 
-def _clear_leftovers(path):
+def _clear_leftovers(path: Path) -> None:
     """Remove what processes of this machine left that were killed too hard to tidy up."""
     for kind in ("partial", "old"):
         for left in path.parent.glob(glob.escape(_beside(path, kind, "-").name[:-1]) + "*"):
@@ -135,7 +138,7 @@ def _clear_leftovers(path):
                 remove(left)
 
 
-def _is_running(process):
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -145,7 +148,7 @@ def _is_running(process):
     return True
 
 
-def _replace_folder(partial, path):
+def _replace_folder(partial: Path, path: Path) -> None:
     """A folder cannot be renamed onto a filled one, so the old one steps aside for a moment."""
     old = _beside(path, "old")
     os.rename(path, old)
@@ -158,7 +161,7 @@ def _replace_folder(partial, path):
     remove(old)
 
 
-def _sync(path):
+def _sync(path: Path) -> None:
     """Have what is in a file, or the names in a folder, written to the disk before anything else happens.
 
     A rename may reach the disk before the content does: after a power cut the new name would stand for an empty file.
@@ -174,7 +177,7 @@ def _sync(path):
         os.close(number)
 
 
-def remove(path):
+def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -182,13 +185,13 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path, what="file"):
+def read_json(path: str | Path, what: str = "file") -> Any:
     """Read one JSON object.
 
     Raises:
@@ -332,7 +335,7 @@ def _check_kind(path, metadata, kind, version):
         )
 
 
-def digest(*parts):
+def digest(*parts: object) -> str:
     """Sixteen hex digits of the SHA-256 of some texts, each kept apart from the next."""
     sha = hashlib.sha256()
     for part in parts:
@@ -342,7 +345,7 @@ def digest(*parts):
     return sha.hexdigest()[:16]
 
 
-def file_sha256(path):
+def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

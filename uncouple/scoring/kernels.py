@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 # Sums over samples are kept in this precision whatever the model computes in: bf16 sums would lose
 # every addend below 1/256 of the running total.
@@ -18,13 +19,13 @@ class Ragged:
         lengths: tokens of each sample.
     """
 
-    lengths: tuple
+    lengths: tuple[int, ...]
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         return sum(self.lengths)
 
-    def blocks(self, size, device):
+    def blocks(self, size: int, device: torch.device) -> Tensor:
         """The samples in blocks of at most `size` tokens, in order, none of which spans two samples.
 
         Returns:
@@ -36,7 +37,7 @@ class Ragged:
 
 # Every layer of a batch asks for the same table.
 @functools.lru_cache(maxsize=8)
-def _make_blocks(lengths, size, device):
+def _make_blocks(lengths: tuple[int, ...], size: int, device: torch.device) -> Tensor:
     rows, start = [], 0
     for sample, length in enumerate(lengths):
         end = start + length
@@ -45,7 +46,7 @@ def _make_blocks(lengths, size, device):
     return torch.tensor(rows, dtype=torch.int32).to(device)
 
 
-def new_sums(weight):
+def new_sums(weight: Tensor) -> Tensor:
     """Zeros to add to, float32 (out, in), on the device of a layer's weight.
 
     On a CPU a wide matrix is kept as its transpose: the library multiplies a tall one up to half faster.
@@ -56,7 +57,14 @@ def new_sums(weight):
     return torch.zeros(columns, rows, dtype=ACCUMULATOR_DTYPE, device=weight.device).T
 
 
-def add_abs_products(total, g, x, ragged, scratch, factors=None):
+def add_abs_products(
+    total: Tensor,
+    g: Tensor,
+    x: Tensor,
+    ragged: Ragged,
+    scratch: dict[torch.Size, Tensor],
+    factors: Tensor | None = None,
+) -> None:
     """Add every sample's abs(G_s^T X_s), times its factor, to `total`, in place.
 
     Products and sums are float32 whatever the inputs are: half-precision inputs are exact in float32, and a
@@ -80,7 +88,9 @@ def add_abs_products(total, g, x, ragged, scratch, factors=None):
         _add_with_pytorch(total, g, x, ragged, scratch, factors)
 
 
-def _add_with_pytorch(total, g, x, ragged, scratch, factors):
+def _add_with_pytorch(
+    total: Tensor, g: Tensor, x: Tensor, ragged: Ragged, scratch: dict[torch.Size, Tensor], factors: Tensor | None
+) -> None:
     # Everything is allocated before the first sum, so that running out of memory leaves the sums as they were.
     g, x = g.to(ACCUMULATOR_DTYPE), x.to(ACCUMULATOR_DTYPE)
     if not total.is_contiguous():

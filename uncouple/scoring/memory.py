@@ -1,19 +1,24 @@
 """Memory: what scoring needs, what is free, and how the work is cut to fit. Needs a model's config, not its weights."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
 from uncouple.models.attention import pack_attention
 from uncouple.models.devices import free_memory, pick_device
 from uncouple.models.families import find_linear_layers, split_name, target_names
+from uncouple.models.folders import read_config
 from uncouple.models.head import HEAD_BYTES
 from uncouple.models.load import pick_dtype
-from uncouple.models.skeleton import make_skeleton, read_config
+from uncouple.models.skeleton import make_skeleton
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
-from uncouple.scoring.recompute import lighten, make_again
+from uncouple.scoring.recompute import Recipe, lighten, make_again
 
 GB = 10**9
 # A batch of more tokens is no faster: on a CPU it leaves the caches, and a GPU is busy with it long since.
@@ -51,21 +56,21 @@ class Plan:
     fixed: int
     runtime: int
     free: int
-    passes: tuple
+    passes: tuple[tuple[int, ...], ...]
     batch_tokens: int
     longest: int
     devices: int = 1
 
     @property
-    def batch(self):
+    def batch(self) -> int:
         """Bytes of the largest batch: a sample longer than a batch is one of its own."""
         return self.fixed + self.token * max(self.batch_tokens, self.longest)
 
     @property
-    def peak(self):
+    def peak(self) -> int:
         return self.weights + self.sums + self.runtime + self.batch
 
-    def __str__(self):
+    def __str__(self) -> str:
         count, where = len(self.passes), f"on the fullest of {self.devices} GPUs " if self.devices > 1 else ""
         return (
             f"{where}{self.peak / GB:.1f} of {self.free / GB:.1f} GB free: weights {self.weights / GB:.2f}, "
@@ -75,7 +80,15 @@ class Plan:
         )
 
 
-def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, devices=1):
+def plan_scoring(
+    skeleton: PreTrainedModel,
+    names: Sequence[str],
+    kind: str,
+    free: float,
+    longest: int,
+    batch_tokens: int | None = None,
+    devices: int = 1,
+) -> Plan:
     """Fit a scoring job into memory: as few passes over the samples as leave room for a batch worth its name.
 
     Args:
@@ -129,7 +142,17 @@ def plan_scoring(skeleton, names, kind, free, longest, batch_tokens=None, device
     )
 
 
-def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest, batch_tokens):
+def plan_for_machine(
+    model: str | Path,
+    *,
+    layers: tuple[int, int | None],
+    module: str,
+    dtype: str,
+    gpu_memory: int | None,
+    gpus: int,
+    longest: int,
+    batch_tokens: int | None,
+) -> Plan:
     """The plan for a model that need not be here, on this machine or on GPUs that need not be here either.
 
     Args:
@@ -143,7 +166,7 @@ def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest,
     Raises:
         UncoupleError: an unknown architecture, or it does not fit.
     """
-    config = read_config(model).to_dict()
+    config = read_config(model)
     if gpu_memory:
         kind, free = "cuda", gpu_memory
     else:
@@ -151,11 +174,11 @@ def plan_for_machine(model, *, layers, module, dtype, gpu_memory, gpus, longest,
         device = pick_device("cuda" if torch.cuda.is_available() else "cpu")
         kind, free = device.type, free_memory(device)
     names = target_names(config, module, *layers)
-    skeleton = make_skeleton(read_config(model), pick_dtype(config, dtype, kind))
+    skeleton = make_skeleton(config, pick_dtype(config, dtype, kind))
     return plan_scoring(skeleton, names, kind, free, longest, batch_tokens, gpus)
 
 
-def _fullest(skeleton, name, weights, devices):
+def _fullest(skeleton: PreTrainedModel, name: str, weights: int, devices: int) -> tuple[int, int]:
     """(bytes of weights, number of decoder layers) that the fullest of several GPUs may hold.
 
     Layers are spread by `device_map="balanced"`, which gives each GPU its share and as much as a quarter more than a
@@ -173,7 +196,7 @@ def _fullest(skeleton, name, weights, devices):
     return most, min(count, most // layer)
 
 
-def _make_passes(numbers, layers_per_pass, devices):
+def _make_passes(numbers: Sequence[int], layers_per_pass: int, devices: int) -> list[tuple[int, ...]]:
     """Decoder layers by pass: neighbours, so that later passes end their way back early.
 
     Over several GPUs they are far apart: neighbours are on one GPU, which would hold all sums of the pass.
@@ -184,12 +207,12 @@ def _make_passes(numbers, layers_per_pass, devices):
     return [tuple(numbers[i::count]) for i in range(count)]
 
 
-def _fewer_and_fewer(count):
+def _fewer_and_fewer(count: int) -> Iterable[int]:
     """Sizes of the parts that `count` layers are cut into: all, half, a third... each size once."""
     return dict.fromkeys(math.ceil(count / parts) for parts in range(1, count + 1))
 
 
-def bytes_per_token(skeleton, layers, tokens, kind="cpu"):
+def bytes_per_token(skeleton: PreTrainedModel, layers: Mapping[str, nn.Linear], tokens: int, kind: str = "cpu") -> int:
     """What the forward pass keeps for the backward pass, for each token of a batch.
 
     A forward pass of the skeleton, of which autograd tells the tensors that it would keep; to them come
@@ -203,14 +226,14 @@ def bytes_per_token(skeleton, layers, tokens, kind="cpu"):
     """
     kept, parameters = {}, {p.untyped_storage()._cdata for p in skeleton.parameters()}
 
-    def keep(tensor):
+    def keep(tensor: Tensor) -> Tensor | Recipe:
         light = lighten(tensor)
         if isinstance(light, torch.Tensor):
             storage = tensor.untyped_storage()
             kept[storage._cdata] = (storage.nbytes(), tensor)
         return light
 
-    def catch(_, inputs, output):
+    def catch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not output.requires_grad:
             output.requires_grad_()
         keep(inputs[0])

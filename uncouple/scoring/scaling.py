@@ -4,7 +4,15 @@ Gradients of a mean loss shrink as responses grow, and with depth. The way back 
 own, so a sample's gradient may be multiplied anywhere, and its product divided again: exactly, by powers of two.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from uncouple.scoring.packing import Batch
 
 # Exponents of what the largest number of a sample's gradient is brought below at each decoder layer, tried in turn
 # until those of all linear layers fit. In SmolLM2 these are 2**-2 to 2**5 times as large as the decoder layer's own.
@@ -26,7 +34,7 @@ class Scaling:
         attempt: which of REACHES to try.
     """
 
-    def __init__(self, batch, attempt=0):
+    def __init__(self, batch: Batch, attempt: int = 0) -> None:
         self.attempt, self.reach = attempt, REACHES[attempt]
         lengths = torch.tensor(batch.ragged.lengths)
         self._owner = torch.arange(len(lengths)).repeat_interleave(lengths)
@@ -36,10 +44,10 @@ class Scaling:
         self.head_factors = [2.0**exponent for exponent in self._exponents.tolist()]
 
     @property
-    def is_last(self):
+    def is_last(self) -> bool:
         return self.attempt == len(REACHES) - 1
 
-    def fit(self, gradient):
+    def fit(self, gradient: Tensor) -> Tensor:
         """The gradient with each sample's largest number at 2**(reach - 1) or more, below 2**reach.
 
         Args:
@@ -52,7 +60,7 @@ class Scaling:
         self._exponents = self._exponents + step
         return (gradient.float() * _power(step)[self._owner, None]).to(gradient.dtype)
 
-    def find_misfits(self, largest):
+    def find_misfits(self, largest: Tensor) -> Tensor:
         """Which tokens belong to a sample whose gradient is not finite or so faint that float16 has lost much of it.
 
         Args:
@@ -68,20 +76,20 @@ class Scaling:
             fits |= each == 0
         return ~fits[self._owner]
 
-    def undo(self):
+    def undo(self) -> Tensor:
         """What to multiply each sample's product by, float32 (samples,)."""
         return _power(-self._exponents)
 
-    def _largest(self, of_tokens):
+    def _largest(self, of_tokens: Tensor) -> Tensor:
         zeros = torch.zeros(len(self._exponents), device=of_tokens.device)
         return zeros.scatter_reduce(0, self._owner, of_tokens.float(), "amax")
 
 
-def largest_of_each(gradient):
+def largest_of_each(gradient: Tensor) -> Tensor:
     """The largest absolute number of each token's gradient, (..., tokens)."""
     return torch.linalg.vector_norm(gradient, torch.inf, -1)
 
 
-def _power(exponent):
+def _power(exponent: Tensor) -> Tensor:
     """2**exponent as float32, made of its bits: a GPU's own powers need not be exact."""
     return ((exponent + 127) << 23).view(torch.float32)

@@ -1,19 +1,26 @@
 """Score shards: the top-scoring weights of a range of layers, on disk."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from uncouple.errors import UncoupleError
+from uncouple.records.columns import group_by_module, module_column
 from uncouple.records.files import read_table, write_table
 
+# Flat row-major indices and scores of the top entries of a matrix, by rank.
+Top = tuple[NDArray[np.int64], NDArray[np.float32]]
 SCHEMA = pa.schema([("module", pa.dictionary(pa.int32(), pa.string())), ("index", pa.int64()), ("score", pa.float32())])
 
 
-def top_count(ratio, size):
+def top_count(ratio: float, size: int) -> int:
     """floor(ratio * size), the ratio taken as the decimal number that was written.
 
     In binary floating point 0.29 * 100 is 28.999..., whose floor is one too few.
@@ -21,7 +28,7 @@ def top_count(ratio, size):
     return math.floor(Fraction(repr(float(ratio))) * size)
 
 
-def write_shard(path, tops, metadata):
+def write_shard(path: str | Path, tops: Mapping[str, Top], metadata: dict[str, Any]) -> None:
     """Write a shard.
 
     Args:
@@ -50,19 +57,19 @@ class Scores:
         records: dict of dimension to the metadata of its shards, without what differs between shards.
     """
 
-    tops: dict
-    shapes: dict
-    records: dict
+    tops: dict[str, dict[str, Top]]
+    shapes: dict[str, Sequence[int]]
+    records: dict[str, dict[str, Any]]
 
     @property
-    def dimensions(self):
+    def dimensions(self) -> list[str]:
         return [name for name in self.tops if name != "general"]
 
     @property
-    def keep(self):
+    def keep(self) -> float:
         return min(record["keep"] for record in self.records.values())
 
-    def size(self, module):
+    def size(self, module: str) -> int:
         return math.prod(self.shapes[module])
 
 
@@ -71,7 +78,7 @@ _SHARED = ("model", "prompt", "keep", "dtype", "module")
 _PER_SHARD = ("layers", "tokens", "responses_cut", "matrices")
 
 
-def read_scores(paths, dimensions):
+def read_scores(paths: Iterable[str | Path], dimensions: Sequence[str]) -> Scores:
     """Put shards together by the dimension of their samples.
 
     Args:
@@ -81,7 +88,8 @@ def read_scores(paths, dimensions):
     Raises:
         UncoupleError: a shard is broken, one is missing or there twice, or they do not belong together.
     """
-    scores, first = Scores({}, {}, {}), {}
+    scores = Scores({}, {}, {})
+    first: dict[str, str | Path] = {}
     for path in paths:
         table, metadata = read_table(path, "score shard")
         dimension = metadata["samples"]["dimension"]
@@ -109,18 +117,3 @@ def read_scores(paths, dimensions):
             raise UncoupleError(f"the {dimension} shards have no scores of {missing[0]}. Give all shards of the model.")
     scores.tops = {dimension: scores.tops[dimension] for dimension in (*dimensions, "general")}
     return scores
-
-
-def module_column(names, counts):
-    """A column that says each row's module, `counts` rows for each of `names`."""
-    codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return pa.DictionaryArray.from_arrays(codes, pa.array(list(names), pa.string()))
-
-
-def group_by_module(table, columns):
-    """dict of module to a tuple of numpy columns, from a table whose rows of one module stand together."""
-    codes = table.column("module").unify_dictionaries().combine_chunks()
-    numbers, names = codes.indices.to_numpy(), codes.dictionary.to_pylist()
-    bounds = np.flatnonzero(np.diff(numbers, prepend=-1, append=-1))
-    arrays = [table.column(column).to_numpy() for column in columns]
-    return {names[numbers[a]]: tuple(x[a:b] for x in arrays) for a, b in zip(bounds[:-1], bounds[1:], strict=True)}

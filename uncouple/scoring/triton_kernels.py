@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from uncouple.scoring.kernels import Ragged
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def _add_abs_products(
     tl.store(place, tl.load(place, mask=fits) + result, mask=fits)
 
 
-def launch(total, g, x, ragged, factors=None, tile=None):
+def launch(
+    total: Tensor, g: Tensor, x: Tensor, ragged: Ragged, factors: Tensor | None = None, tile: Tile | None = None
+) -> None:
     """Add every sample's abs(G_s^T X_s), times its factor, to `total`; see `kernels.add_abs_products`.
 
     Args:

@@ -3,18 +3,18 @@
 import math
 import zlib
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.models.families import target_names
-from uncouple.models.folders import model_record
+from uncouple.models.folders import model_record, read_config
 from uncouple.models.weights import WeightFiles
 from uncouple.progress import say
-from uncouple.records.files import read_json, write_table
-from uncouple.scoring.shards import module_column, read_scores, top_count
+from uncouple.records.columns import module_column
+from uncouple.records.files import write_table
+from uncouple.scoring.shards import read_scores, top_count
 from uncouple.selection.rules import RULES, find_ranks, select_random, smallest_count
 from uncouple.variants.masks import check_model
 
@@ -144,7 +144,7 @@ def _targets(model_folder, record, scores, module, ratio):
             f"ratio {ratio:g} is above {scores.keep:g}, the share of each matrix that the score shards keep. "
             f"Set scoring.keep to {ratio:g} or more and score again."
         )
-    names = target_names(read_json(Path(model_folder) / "config.json", "model config"), module)
+    names = target_names(read_config(model_folder), module)
     if missing := [name for name in names if name not in scores.shapes]:
         raise UncoupleError(
             f"the score shards have no scores of {missing[0]}. Score `{module}` modules, and give all shards."

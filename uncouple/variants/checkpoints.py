@@ -22,7 +22,7 @@ STANDING_ASIDE = (CARD_NAME, RECORD_NAME, FOLDER_MARKER)
 FICLONE = 0x40049409  # Linux: share a file's blocks until one side changes (btrfs, xfs)
 
 
-def apply_mask(model_folder, mask_path, output):
+def apply_mask(model_folder: str | Path, mask_path: str | Path, output: str | Path) -> None:
     """Write the base model with the mask's weights set to zero.
 
     A copy of the base's files and a few bytes changed in place: memory does not grow with the model.
@@ -54,7 +54,7 @@ def apply_mask(model_folder, mask_path, output):
     say(f"apply: {output}: {count:,} weights of {len(entries)} matrices set to zero")
 
 
-def restore_base(checkpoint, output):
+def restore_base(checkpoint: str | Path, output: str | Path) -> None:
     """Write the base model that a suppressed checkpoint was made from, bit for bit.
 
     Raises:
@@ -86,7 +86,7 @@ def restore_base(checkpoint, output):
     say(f"restore: {output} is {metadata['model']['name']} again")
 
 
-def copy_file(source, target):
+def copy_file(source: str | Path, target: Path) -> None:
     """Copy a file, sharing its blocks where the file system can; links are followed."""
     target.parent.mkdir(exist_ok=True)
     with open(source, "rb") as old, open(target, "wb") as new, contextlib.suppress(OSError, ImportError):

@@ -1,11 +1,21 @@
 """Masks: the selected weights of a model with their original values, on disk and put on a model in memory."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from uncouple.errors import UncoupleError
+from uncouple.records.columns import group_by_module
 from uncouple.records.files import read_table
-from uncouple.scoring.shards import group_by_module
+
+# By module: int64 (k,), flat row-major indices, and float32 (k,), the original values.
+Entries = dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
-def read_mask(path, base=None):
+def read_mask(path: str | Path, base: Mapping[str, Any] | None = None) -> tuple[Entries, dict[str, Any]]:
     """Read a mask.
 
     Args:
@@ -13,7 +23,7 @@ def read_mask(path, base=None):
         base: the record of a model (`models.model_record`); where given, the mask must have been made from it.
 
     Returns:
-        (dict of module to (index int64 (k,), value float32 (k,)), metadata).
+        (the entries, metadata).
     """
     table, metadata = read_table(path, "mask")
     if base is not None:
@@ -21,7 +31,7 @@ def read_mask(path, base=None):
     return group_by_module(table, ("index", "value")), metadata
 
 
-def check_model(what, made_from, record):
+def check_model(what: str | Path, made_from: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """That something was made from a model; from its tokenizer and chat template as well, where it says from which."""
     for key, name in (("fingerprint", "model"), ("tokenizer", "tokenizer or chat template")):
         if made_from.get(key, record[key]) != record[key]:

@@ -1,0 +1,60 @@
+"""The package keeps its shape: short files and functions, few modules at its top, arrows between rooms one way."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+FILES = sorted((ROOT / "uncouple").rglob("*.py"))
+
+
+def lint_imports(folder):
+    """import-linter on a folder with a package and its pyproject.toml."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--config", folder / "pyproject.toml"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_over_400_lines_and_no_function_over_60(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {n.name: n.end_lineno - n.lineno + 1 for n in functions}
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
+
+
+def test_at_most_ten_modules_lie_directly_in_the_package():
+    assert len([path for path in FILES if path.parent == ROOT / "uncouple"]) <= 10
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package that a test may break."""
+    shutil.copytree(ROOT / "uncouple", tmp_path / "uncouple", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_arrows_between_rooms_point_one_way(copy):
+    done = lint_imports(copy)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("records/files.py", "uncouple.models.weights"),
+        ("models/load.py", "uncouple.variants.masks"),
+        ("selection/rules.py", "uncouple.evaluation.statistics"),
+    ],
+)
+def test_an_arrow_the_other_way_is_found_also_inside_a_function(copy, module, imported):
+    with open(copy / "uncouple" / module, "a") as file:
+        file.write(f"\n\ndef _upward():\n    import {imported}\n")
+    done = lint_imports(copy)
+    assert done.returncode == 1
+    assert imported in done.stdout
