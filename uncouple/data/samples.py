@@ -1,18 +1,12 @@
 """Raw data to checked tables: samples (prompt, response) to score with, questions to evaluate with."""
 
 import numpy as np
-import pyarrow as pa
 
 from uncouple.data.sources import check_rows, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import digest, write_table
-from uncouple.terms import LABELS
-
-SAMPLES_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("id", "dimension", "label", "prompt", "response", "source")]
-)
-QUESTIONS_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "dimension", "question", "source")])
+from uncouple.records.formats import LABELS, QUESTIONS, SAMPLES
 
 
 def make_samples(source, dimension, label, n, seed, output):
@@ -31,8 +25,8 @@ def make_samples(source, dimension, label, n, seed, output):
         {"id": i, "dimension": dimension, "label": label, "source": str(source), **row}
         for i, row in zip(ids, drawn, strict=True)
     ]
-    metadata = _metadata("samples", source, dimension, n, seed, ids, len(rows)) | {"label": label}
-    write_table(pa.Table.from_pylist(records, schema=SAMPLES_SCHEMA), output, metadata)
+    metadata = _metadata(source, dimension, n, seed, ids, len(rows)) | {"label": label}
+    write_table(records, output, SAMPLES, metadata)
     say(f"samples: took {len(drawn)} of {len(rows)} rows of {source}" + ("" if n is None else f" with seed {seed}"))
 
 
@@ -44,8 +38,8 @@ def make_questions(source, dimension, n, seed, output):
     records = [
         {"id": i, "dimension": dimension, "source": str(source), **row} for i, row in zip(ids, drawn, strict=True)
     ]
-    metadata = _metadata("questions", source, dimension, n, seed, ids, len(rows))
-    write_table(pa.Table.from_pylist(records, schema=QUESTIONS_SCHEMA), output, metadata)
+    metadata = _metadata(source, dimension, n, seed, ids, len(rows))
+    write_table(records, output, QUESTIONS, metadata)
     say(f"questions: took {len(drawn)} of {len(rows)} rows of {source}")
 
 
@@ -84,11 +78,9 @@ def stable_ids(keys):
     return ids
 
 
-def _metadata(kind, source, dimension, n, seed, ids, available):
+def _metadata(source, dimension, n, seed, ids, available):
     spec = {k: v for k, v in vars(source).items() if v}
     return {
-        "kind": kind,
-        "version": 1,
         "dimension": dimension,
         "source": spec,
         "n": n,

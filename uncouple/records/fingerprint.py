@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import importlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
@@ -88,3 +89,8 @@ def _without_docstrings(tree):
             ):
                 node.body = body[1:]
     return tree
+
+
+def load_part(package, name):
+    """The module of a package that is chosen by its name, such as a figure's."""
+    return importlib.import_module(f"{package}.{name}")

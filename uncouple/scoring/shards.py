@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_table, write_table
-
-SCHEMA = pa.schema([("module", pa.dictionary(pa.int32(), pa.string())), ("index", pa.int64()), ("score", pa.float32())])
+from uncouple.records.formats import SCORE_SHARD
 
 
 def top_count(ratio, size):
@@ -37,7 +36,8 @@ def write_shard(path, tops, metadata):
     }
     # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
     encoding = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
-    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata, **encoding)
+    table = pa.table(columns, schema=SCORE_SHARD.schema(metadata))
+    write_table(table, path, SCORE_SHARD, metadata, **encoding)
 
 
 @dataclass
@@ -83,7 +83,7 @@ def read_scores(paths, dimensions):
     """
     scores, first = Scores({}, {}, {}), {}
     for path in paths:
-        table, metadata = read_table(path, "score shard")
+        table, metadata = read_table(path, SCORE_SHARD)
         dimension = metadata["samples"]["dimension"]
         record = {k: v for k, v in metadata.items() if k not in _PER_SHARD}
         for other, keys in ((next(iter(first), dimension), _SHARED), (dimension, record)):

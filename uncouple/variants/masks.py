@@ -2,6 +2,7 @@
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_table
+from uncouple.records.formats import MASK
 from uncouple.scoring.shards import group_by_module
 
 
@@ -15,7 +16,7 @@ def read_mask(path, base=None):
     Returns:
         (dict of module to (index int64 (k,), value float32 (k,)), metadata).
     """
-    table, metadata = read_table(path, "mask")
+    table, metadata = read_table(path, MASK)
     if base is not None:
         check_model(path, metadata["model"], base)
     return group_by_module(table, ("index", "value")), metadata
