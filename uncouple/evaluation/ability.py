@@ -22,6 +22,8 @@ from uncouple.records.fingerprint import PACKAGE, module_fingerprint
 from uncouple.terms import TASKS
 from uncouple.variants.variant import open_variant
 
+# What must be equal in the records of two variants for them to be compared.
+ALIKE = (*MODEL, "tasks", "limit", "harness")
 # Where each task is defined: in the harness's own folder of tasks, or in ours.
 OWN_TASKS = PACKAGE.parent / "resources" / "tasks"
 DEFINITIONS = {
@@ -81,7 +83,7 @@ def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_
         rows,
         output,
         measured="ability",
-        alike=(*MODEL, "tasks", "limit", "harness"),
+        alike=ALIKE,
         **variant.about(model.dtype),
         tasks=sources,
         limit=limit,

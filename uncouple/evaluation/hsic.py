@@ -15,6 +15,9 @@ from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import SAMPLES
 from uncouple.variants.variant import open_variant
 
+# What must be equal in the records of two variants for them to be compared.
+ALIKE = (*MODEL, "samples", "prompt", "permutations", "seed")
+
 
 def measure_hsic(
     model_folder,
@@ -89,7 +92,7 @@ def measure_hsic(
         rows,
         output,
         measured="hsic",
-        alike=(*MODEL, "samples", "prompt", "permutations", "seed"),
+        alike=ALIKE,
         **variant.about(model.dtype),
         samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
         prompt=vars(prompt),

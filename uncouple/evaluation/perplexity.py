@@ -18,6 +18,9 @@ from uncouple.progress import Progress, say
 from uncouple.records.fingerprint import module_fingerprint
 from uncouple.variants.variant import open_variant
 
+# What must be equal in the records of two variants for them to be compared.
+ALIKE = (*MODEL, "text", "window", "windows")
+
 
 def measure_perplexity(model_folder, output, *, source, mask, variant, window, windows, batch_size, dtype, device):
     """Write a model's perplexity per token, or that of the model with a mask's weights at zero in memory.
@@ -77,7 +80,7 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
         rows,
         output,
         measured="perplexity",
-        alike=(*MODEL, "text", "window", "windows"),
+        alike=ALIKE,
         **variant.about(model.dtype),
         window=window,
         windows=len(cut),

@@ -130,6 +130,8 @@ def _tail(path: Path, given: Path) -> tuple[str, ...] | None:
 
 
 def _misplaced(path, tail, form, record):
+    if not form.places:
+        return
     if form not in TOPS[tail[0]]:
         kinds = " or ".join(dict.fromkeys(known.kind for known in TOPS[tail[0]]))
         yield f"{path}: a file of kind `{form.kind}`, and what lies here is of kind {kinds}. {REMEDY}"
@@ -254,8 +256,8 @@ def _uncovered(found: list[Found]) -> Iterator[str]:
             if first < following:
                 yield f"{one.path}: layers {first} to {following - 1} are in another shard of this set too. Delete one."
             elif first > following:
-                yield f"{one.path}: layers {following} to {first - 1}, before it, are in no shard of this set. Score them."
+                yield f"{one.path}: layers {following} to {first - 1} are in no shard of this set. Score them."
             following = max(following, last + 1)
         total = layers.get((one.root, one.record["model"]["name"]), following)
         if following < total:
-            yield f"{one.path}: layers {following} to {total - 1}, after it, are in no shard of this set. Score them."
+            yield f"{one.path}: layers {following} to {total - 1} are in no shard of this set. Score them."
