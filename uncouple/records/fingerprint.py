@@ -92,5 +92,5 @@ def _without_docstrings(tree):
 
 
 def load_part(package, name):
-    """The module of a package that is chosen by its name, such as a figure's."""
-    return importlib.import_module(f"{package}.{name}")
+    """Import a module that is picked by its name, such as `load_part("reporting.figures", "awareness")`."""
+    return importlib.import_module(f"uncouple.{package}.{name}")

@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter  # noqa: E402
 from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.records.files import atomic_path  # noqa: E402
 from uncouple.records.formats import FORMATS  # noqa: E402
-from uncouple.reporting.parts import find_part  # noqa: E402
+from uncouple.reporting.parts import find_figure  # noqa: E402
 from uncouple.reporting.rows import Row, Sources  # noqa: E402
 
 
@@ -36,7 +36,7 @@ def draw_figures(
     Raises:
         UncoupleError: a figure that is not known, no style file, or a file that is missing or has not what is drawn.
     """
-    modules = {name: find_part("figures", name) for name in names}
+    modules = {name: find_figure(name) for name in names}
     if not Path(style).is_file():
         raise UncoupleError(f"{style}: no such style file.")
     if len(modules) > 1 and any("{figure}" not in str(output) for output in outputs):

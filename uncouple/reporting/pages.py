@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import atomic_path
-from uncouple.reporting.parts import find_part
+from uncouple.reporting.parts import find_table
 from uncouple.reporting.rows import Sources
 
 STYLE = (
@@ -47,7 +47,7 @@ def write_tables(names: Sequence[str], paths: Iterable[Path], outputs: Sequence[
     Raises:
         UncoupleError: a table that is not known, or a file that is missing or has not what it is made of.
     """
-    modules = {name: find_part("tables", name) for name in names}
+    modules = {name: find_table(name) for name in names}
     if len(modules) > 1 and any("{table}" not in str(output) for output in outputs):
         raise UncoupleError("several tables cannot have one file. Write {table} in the names (--output).")
     sources = Sources(paths, model)

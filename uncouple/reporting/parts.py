@@ -16,32 +16,42 @@ def part_names(kind: str) -> list[str]:
     return sorted(path.stem for path in (FOLDER / kind).glob("[a-z]*.py"))
 
 
-def find_part(kind: str, name: str) -> ModuleType:
-    """The module of a figure or a table.
-
-    Args:
-        kind: `figures` or `tables`.
-        name: one of `part_names`.
+def find_figure(name: str) -> ModuleType:
+    """The module of a figure.
 
     Raises:
         UncoupleError: there is none of this name.
     """
+    _check_name("figures", name)
+    return load_part("reporting.figures", name)
+
+
+def find_table(name: str) -> ModuleType:
+    """The module of a table.
+
+    Raises:
+        UncoupleError: there is none of this name.
+    """
+    _check_name("tables", name)
+    return load_part("reporting.tables", name)
+
+
+def _check_name(kind, name):
     if name not in part_names(kind):
         raise UncoupleError(f"{name!r} is none of the {kind}. Use one of {', '.join(part_names(kind))}.")
-    return load_part("uncouple.reporting.figures" if kind == "figures" else "uncouple.reporting.tables", name)
 
 
-def is_wanted(kind: str, name: str, measured: Iterable[str]) -> bool:
+def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     """Whether an experiment has a figure or table: it measures one of the things that this shows.
 
     Args:
-        kind, name: see `find_part`.
+        part: see `find_figure` and `find_table`.
         measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
             `perplexity`, `ability`, `hsic`, `placement`, `coupling`, `judges` that are trained.
     """
-    return not set(find_part(kind, name).NEEDS).isdisjoint(measured)
+    return not set(part.NEEDS).isdisjoint(measured)
 
 
-def caption(kind: str, name: str) -> str:
+def caption(part: ModuleType) -> str:
     """What a figure or table shows, in reStructuredText."""
-    return inspect.cleandoc(find_part(kind, name).__doc__)
+    return inspect.cleandoc(part.__doc__)
