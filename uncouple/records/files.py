@@ -13,14 +13,12 @@ from pathlib import Path
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import FORMATS
-from uncouple.records.sealed import BLANK_SEAL, REMEDY, SEAL_KEY, read_sealed, seal
+from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
 METADATA_KEY = b"uncouple"
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"
-PARQUET_ENDS = b"PAR1"
-ANY_KIND = "any"
 OUR_FAULT = "Nothing was written: this is a fault of Uncouple, please report it."
 
 
@@ -294,11 +292,11 @@ def read_any(path):
     Raises:
         UncoupleError: as `read_table` does, or of a kind that is not known.
     """
-    data = read_sealed(path, ANY_KIND)
+    data = read_sealed(path)
     if data.startswith(PARQUET_ENDS):
         table, record = _parse_table(data)
     else:
-        table, record = None, _parse_record(path, ANY_KIND, data)
+        table, record = None, _parse_record(path, "file", data)
     form = FORMATS.get(record.get("kind"))
     if form is None or (form.columns is None) != (table is None):
         raise UncoupleError(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")

@@ -249,6 +249,10 @@ def _uncovered(found: list[Found]) -> Iterator[str]:
         if one.form is SCORE_SHARD:
             sets.setdefault(json.dumps([str(one.root), *same(one)], sort_keys=True), []).append(one)
     for shards in sets.values():
+        is_known = (shards[0].root, shards[0].record["model"]["name"]) in layers
+        # One alone, by hand, may be all that somebody wants.
+        if len(shards) == 1 and not is_known:
+            continue
         shards.sort(key=lambda one: one.record["layers"])
         following = 0
         for one in shards:
