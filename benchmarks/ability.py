@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import report, stopwatch  # noqa: E402
 from uncouple.evaluation.ability import measure_ability, write_tasks  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
+from uncouple.records.formats import METRICS  # noqa: E402
 
 FILES = {
     "hellaswag": "hellaswag_validation.jsonl",
@@ -60,9 +61,7 @@ def by_uncouple(model, tasks, limit, batch_size, device, scratch):
     output = Path(scratch) / "ability.parquet"
     settings = {"mask": None, "variant": "origin", "dtype": "float32", "device": device}
     measure_ability(model, output, tasks=tasks, limit=limit, batch_size=batch_size, **settings)
-    return {
-        row["metric"].removeprefix("ability."): row["value"] for row in read_table(output, "metrics")[0].to_pylist()
-    }
+    return {f"{r['task']}.{r['metric']}": r["value"] for r in read_table(output, METRICS)[0].to_pylist()}
 
 
 def compare(model, tasks, limit, batch_size, device):

@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,6 +24,7 @@ from benchmarks.common import report, stopwatch  # noqa: E402
 from uncouple.models.families import split_name  # noqa: E402
 from uncouple.models.load import load_tokenizer  # noqa: E402
 from uncouple.records.files import read_table, write_table  # noqa: E402
+from uncouple.records.formats import SAMPLES, SCORE_SHARD  # noqa: E402
 from uncouple.scoring.score import score_layers  # noqa: E402
 from uncouple.scoring.shards import read_scores, top_count  # noqa: E402
 from uncouple.selection.select import select_weights  # noqa: E402
@@ -43,7 +43,7 @@ class FloatProducts(TorchDispatchMode):
 def join_responses(model, samples, length, n, scratch):
     """A table of n samples whose responses are those of the samples joined, of `length` tokens each."""
     tokenizer, _ = load_tokenizer(model)
-    table, metadata = read_table(samples, "samples")
+    table, metadata = read_table(samples, SAMPLES)
     rows, ids, joined = table.to_pylist(), [], []
     for row in rows:
         ids += tokenizer(row["response"] + "\n\n", add_special_tokens=False)["input_ids"]
@@ -51,7 +51,7 @@ def join_responses(model, samples, length, n, scratch):
             joined.append(rows[len(joined)] | {"response": tokenizer.decode(ids[:length])})
             ids = []
     path = Path(scratch) / f"{Path(samples).stem}-{length}.parquet"
-    write_table(pa.Table.from_pylist(joined, schema=table.schema), path, metadata | {"n": len(joined)})
+    write_table(joined, path, SAMPLES, metadata | {"n": len(joined)})
     return path
 
 
@@ -77,7 +77,7 @@ def score_all(arguments, samples, dtype, scratch):
         with FloatProducts() if on_cpu else contextlib.nullcontext():
             total += stopwatch("cpu", functools.partial(score_layers, arguments.model, table, shards[-1], **job))[1]
     print(f"{dtype}: {total:.0f} s", flush=True)
-    dimensions = [read_table(path, "score shard")[1]["samples"]["dimension"] for path in shards]
+    dimensions = [read_table(path, SCORE_SHARD)[1]["samples"]["dimension"] for path in shards]
     return read_scores(shards, [d for d in dimensions if d != "general"])
 
 

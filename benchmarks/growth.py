@@ -20,6 +20,7 @@ from uncouple.models.folders import check_folder  # noqa: E402
 from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
 from uncouple.models.prompts import encode_samples  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
+from uncouple.records.formats import SAMPLES  # noqa: E402
 from uncouple.scoring.gradients import accumulate_gradients  # noqa: E402
 from uncouple.scoring.packing import pack_samples  # noqa: E402
 
@@ -28,7 +29,7 @@ def measure(arguments):
     folder = Path(arguments.model)
     config = check_folder(folder)
     tokenizer, prompt = load_tokenizer(folder, "auto")
-    samples = read_table(arguments.samples, "samples")[0].to_pylist()
+    samples = read_table(arguments.samples, SAMPLES)[0].to_pylist()
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
     model = load_model(folder, "float32", "cpu")
     layers, n = config["num_hidden_layers"], len(encoded) // 4

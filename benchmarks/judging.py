@@ -20,6 +20,7 @@ from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.evaluation.judges import causal as judging  # noqa: E402
 from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
+from uncouple.records.formats import ANSWERS  # noqa: E402
 
 METHODS = ("published", "uncouple")
 
@@ -56,7 +57,7 @@ def uncouple(model, tokenizer, template, questions, answers, batch_size):
 def read_pairs(arguments):
     """The first n questions and answers, of an answers table or of a CSV with `question` and `answer`."""
     if arguments.answers:
-        rows = [row for row in read_table(arguments.answers, "answers")[0].to_pylist() if row["answer"]]
+        rows = [row for row in read_table(arguments.answers, ANSWERS)[0].to_pylist() if row["answer"]]
     else:
         with open(arguments.csv, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

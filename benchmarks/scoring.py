@@ -34,6 +34,7 @@ from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
 from uncouple.models.prompts import encode_samples  # noqa: E402
 from uncouple.models.skeleton import make_skeleton  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
+from uncouple.records.formats import SAMPLES  # noqa: E402
 from uncouple.scoring.gradients import accumulate_gradients  # noqa: E402
 from uncouple.scoring.memory import plan_scoring  # noqa: E402
 from uncouple.scoring.packing import pack_samples  # noqa: E402
@@ -163,7 +164,7 @@ def measure(arguments):
     config = check_folder(folder)
     names = target_names(config, arguments.module)
     tokenizer, prompt = load_tokenizer(folder, "auto")
-    samples = read_table(arguments.samples, "samples")[0].to_pylist()[: arguments.n]
+    samples = read_table(arguments.samples, SAMPLES)[0].to_pylist()[: arguments.n]
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
     del tokenizer
     lengths = [len(sample.ids) for sample in encoded]

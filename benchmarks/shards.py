@@ -21,6 +21,7 @@ from uncouple.models.families import target_names  # noqa: E402
 from uncouple.models.fingerprints import RECORD_NAME, SETTLED_NS  # noqa: E402
 from uncouple.models.folders import model_record  # noqa: E402
 from uncouple.records.files import write_record  # noqa: E402
+from uncouple.records.formats import MODEL  # noqa: E402
 from uncouple.scoring.shards import read_scores, top_count, write_shard  # noqa: E402
 from uncouple.selection.select import make_mask  # noqa: E402
 
@@ -102,7 +103,7 @@ def main():
         make_model(folder / "model", names)
         record, _ = stopwatch("cpu", model_record, folder / "model")
         # What fetch and the first step after it leave behind, so that the files are not hashed again.
-        write_record(folder / "model" / RECORD_NAME, record)
+        write_record(folder / "model" / RECORD_NAME, MODEL, record)
         time.sleep(SETTLED_NS / 1e9)
         model_record(folder / "model")
         paths = make_shards(folder, names, arguments.keep, arguments.layers_per_shard, record)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from uncouple.experiment.config import resolve
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import fingerprint
-from uncouple.models.fingerprints import (OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files)
+from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
 for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
@@ -337,12 +337,6 @@ def all_metrics(model):
     return [f"{RESULTS}/metrics/{model}/{part}.parquet" for part in parts]
 
 
-def figure_table(wildcards):
-    """The table that a figure is drawn from: the one of all metrics, or a sister of it with other columns."""
-    name = wildcards.figure if wildcards.figure in ("placement", "coupling") else "metrics"
-    return f"{RESULTS}/metrics/{wildcards.model}/{name}.parquet"
-
-
 def coupling_options(wildcards):
     variant = coupling_variant()
     found = {"module": config["variants"][variant]["module"], "ratios": config["figures"]["ratios"]}
@@ -353,19 +347,6 @@ def coupling_variant():
     """The variant whose samples the coupling figure is drawn from: the first `coupled` one, or the first there is."""
     coupled = [name for name in SUPPRESSED if config["variants"][name]["select"] == "coupled"]
     return (coupled or SUPPRESSED)[0]
-
-
-def all_figures():
-    """Every figure and table of the experiment."""
-    names = ["figures/{model}/awareness.png", "tables/{model}/summary.md", "tables/{model}/examples.html"]
-    names += ["figures/{model}/language.png"] if with_phrases() else []
-    names += ["figures/{model}/hsic.png"] if pairs_of_dimensions() else []
-    names += ["figures/{model}/ability.png"] if {"perplexity", "ability"} & set(config["evaluation"]) else []
-    names += ["figures/{model}/agreement.png"] if len(JUDGES) > 1 else []
-    if SUPPRESSED:
-        names += ["figures/{model}/placement.png", "figures/{model}/coupling.png", "tables/{model}/selections.md"]
-    judges = [f"{RESULTS}/figures/judges/{judge}.png" for judge in trained_judges()]
-    return judges + [f"{RESULTS}/{name.format(model=model)}" for model in config["models"] for name in names]
 
 
 def all_checkpoints():

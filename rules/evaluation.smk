@@ -107,7 +107,7 @@ rule measure_awareness:
         "../envs/tables.yaml"
     params:
         order=lambda wildcards: all_verdicts(wildcards.model),
-        options=lambda wildcards: options(noise=NOISE, min_judged=config["evaluation"]["min_judged"]),
+        options=lambda wildcards: options(min_judged=config["evaluation"]["min_judged"]),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure awareness {input:q}" " {params.options}" " --output {output:q}" " > {log:q} 2>&1"

@@ -1,41 +1,110 @@
-# Tidy tables to figures and tables. The style file enters here and nowhere else.
+# Tidy tables to figures and tables for people. The style file enters here and nowhere else.
+import atexit
+import shutil
+import tempfile
+
+from uncouple.reporting.parts import caption, find_figure, find_table, is_wanted, part_names
 
 
 localrules:
-    draw_figure,
+    draw_figures,
     draw_judge,
-    write_examples,
-    write_summary,
-    write_selections,
+    write_tables,
 
 
-rule draw_figure:
+def measured():
+    """What the experiment measures, as figures and tables ask for it (`parts.is_wanted`)."""
+    found = {
+        "agreement": len(JUDGES) > 1,
+        "language": with_phrases(),
+        "perplexity": "perplexity" in config["evaluation"],
+        "ability": "ability" in config["evaluation"],
+        "hsic": pairs_of_dimensions(),
+        "placement": SUPPRESSED,
+        "coupling": SUPPRESSED,
+        "judges": trained_judges(),
+    }
+    return ["awareness", *(name for name, there in found.items() if there)]
+
+
+def parts(kind, find):
+    """The figures or tables that the experiment has: dict of name to module."""
+    return {name: part for name in part_names(kind) if is_wanted(part := find(name), measured())}
+
+
+FIGURES = {name: part for name, part in parts("figures", find_figure).items() if part.TABLE != "judge"}
+TABLES = parts("tables", find_table)
+# Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
+CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
+atexit.register(shutil.rmtree, CAPTIONS, ignore_errors=True)
+
+
+def caption_file(part):
+    """The caption of a figure or table, as a file for the report."""
+    path = CAPTIONS / f"{part.__name__}.rst"
+    path.write_text(caption(part), encoding="utf-8")
+    return str(path)
+
+
+def drawn_from(kinds, model):
+    """The files of some kinds that the experiment has of a model."""
+    found = {
+        "metrics": [f"{RESULTS}/metrics/{model}/metrics.parquet"],
+        "placement": [f"{RESULTS}/metrics/{model}/placement.parquet"] if SUPPRESSED else [],
+        "coupling": [f"{RESULTS}/metrics/{model}/coupling.parquet"] if SUPPRESSED else [],
+        "answers": all_answers(model),
+        "verdicts": all_verdicts(model),
+    }
+    return [path for kind, paths in found.items() if kind in kinds for path in paths]
+
+
+def figure_sources(wildcards):
+    return drawn_from({part.TABLE for part in FIGURES.values()}, wildcards.model)
+
+
+def table_sources(wildcards):
+    return drawn_from({kind for part in TABLES.values() for kind in part.TABLES}, wildcards.model)
+
+
+def all_figures():
+    """Every figure and table of the experiment."""
+    names = [f"figures/{{model}}/{name}.png" for name in FIGURES] + [f"tables/{{model}}/{name}.md" for name in TABLES]
+    judges = [f"{RESULTS}/figures/judges/{judge}.png" for judge in trained_judges()]
+    return judges + [f"{RESULTS}/{name.format(model=model)}" for model in config["models"] for name in names]
+
+
+# One job draws all: most of what a figure takes is the start of a process.
+rule draw_figures:
     input:
-        table=figure_table,
+        tables=figure_sources,
         style=from_root(config["figures"]["style"]),
     output:
-        png=report(
-            f"{RESULTS}/figures/{{model}}/{{figure}}.png",
-            caption="../workflow/report/figure.rst",
-            category="{model}",
-            labels={"result": "figure: {figure}"},
-        ),
-        svg=f"{RESULTS}/figures/{{model}}/{{figure}}.svg",
+        png=[
+            report(
+                f"{RESULTS}/figures/{{model}}/{name}.png",
+                caption=caption_file(part),
+                category="{model}",
+                labels={"result": f"figure: {name}"},
+            )
+            for name, part in FIGURES.items()
+        ],
+        svg=[f"{RESULTS}/figures/{{model}}/{name}.svg" for name in FIGURES],
     log:
-        f"{LOGS}/figures/{{model}}/{{figure}}.log",
-    wildcard_constraints:
-        figure="awareness|ability|hsic|language|agreement|placement|coupling",
+        f"{LOGS}/figures/{{model}}.log",
     conda:
         "../envs/figures.yaml"
     params:
-        noise=lambda wildcards: options(noise=NOISE) if wildcards.figure == "awareness" else "",
+        output=lambda wildcards: options(
+            output=[f"{RESULTS}/figures/{wildcards.model}/{{figure}}.{suffix}" for suffix in ("png", "svg")]
+        ),
+        names=list(FIGURES),
         code=fingerprint("figures"),
     shell:
-        "python -m uncouple figures {wildcards.figure} {input.table:q}"
+        "python -m uncouple figures {params.names:q}"
+        " --from {input.tables:q}"
         " --model {wildcards.model:q}"
-        " {params.noise}"
         " --style {input.style:q}"
-        " --output {output:q}"
+        " {params.output}"
         " > {log:q} 2>&1"
 
 
@@ -46,7 +115,7 @@ rule draw_judge:
     output:
         png=report(
             f"{RESULTS}/figures/judges/{{judge}}.png",
-            caption="../workflow/report/judge.rst",
+            caption=caption_file(find_figure("judge")),
             category="judges",
             labels={"result": "figure: {judge}"},
         ),
@@ -59,88 +128,41 @@ rule draw_judge:
         order=all_classifiers,
         code=fingerprint("figures"),
     shell:
-        "python -m uncouple figures judge {input.classifiers:q}"
+        "python -m uncouple figures judge"
+        " --from {input.classifiers:q}"
         " --style {input.style:q}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
 
-rule write_examples:
+rule write_tables:
     input:
-        answers=lambda wildcards: all_answers(wildcards.model),
-        verdicts=lambda wildcards: all_verdicts(wildcards.model),
+        table_sources,
     output:
-        md=f"{RESULTS}/tables/{{model}}/examples.md",
-        html=report(
-            f"{RESULTS}/tables/{{model}}/examples.html",
-            caption="../workflow/report/examples.rst",
-            category="{model}",
-            labels={"result": "answers side by side"},
-        ),
+        md=[f"{RESULTS}/tables/{{model}}/{name}.md" for name in TABLES],
+        html=[
+            report(
+                f"{RESULTS}/tables/{{model}}/{name}.html",
+                caption=caption_file(part),
+                category="{model}",
+                labels={"result": f"table: {name}"},
+            )
+            for name, part in TABLES.items()
+        ],
     log:
-        f"{LOGS}/tables/{{model}}/examples.log",
+        f"{LOGS}/tables/{{model}}.log",
     conda:
         "../envs/figures.yaml"
     params:
-        order=lambda wildcards: [*all_answers(wildcards.model), *all_verdicts(wildcards.model)],
-        code=fingerprint("figures"),
-    shell:
-        "python -m uncouple figures examples"
-        " --answers {input.answers:q}"
-        " --verdicts {input.verdicts:q}"
-        " --model {wildcards.model:q}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
-
-
-rule write_summary:
-    input:
-        table=f"{RESULTS}/metrics/{{model}}/metrics.parquet",
-        placement=[f"{RESULTS}/metrics/{{model}}/placement.parquet"] if SUPPRESSED else [],
-    output:
-        md=f"{RESULTS}/tables/{{model}}/summary.md",
-        html=report(
-            f"{RESULTS}/tables/{{model}}/summary.html",
-            caption="../workflow/report/summary.rst",
-            category="{model}",
-            labels={"result": "table: summary"},
+        output=lambda wildcards: options(
+            output=[f"{RESULTS}/tables/{wildcards.model}/{{table}}.{suffix}" for suffix in ("md", "html")]
         ),
-    log:
-        f"{LOGS}/tables/{{model}}/summary.log",
-    conda:
-        "../envs/figures.yaml"
-    params:
-        options=lambda wildcards: options(
-            placement=f"{RESULTS}/metrics/{wildcards.model}/placement.parquet" if SUPPRESSED else None, noise=NOISE
-        ),
-        code=fingerprint("figures"),
+        names=list(TABLES),
+        order=table_sources,
+        code=fingerprint("tables"),
     shell:
-        "python -m uncouple figures summary {input.table:q}"
+        "python -m uncouple tables {params.names:q}"
+        " --from {input:q}"
         " --model {wildcards.model:q}"
-        " {params.options}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
-
-
-rule write_selections:
-    input:
-        f"{RESULTS}/metrics/{{model}}/coupling.parquet",
-    output:
-        md=f"{RESULTS}/tables/{{model}}/selections.md",
-        html=report(
-            f"{RESULTS}/tables/{{model}}/selections.html",
-            caption="../workflow/report/selections.rst",
-            category="{model}",
-            labels={"result": "table: selections"},
-        ),
-    log:
-        f"{LOGS}/tables/{{model}}/selections.log",
-    conda:
-        "../envs/figures.yaml"
-    params:
-        code=fingerprint("figures"),
-    shell:
-        "python -m uncouple figures selections {input:q}"
-        " --model {wildcards.model:q}"
-        " --output {output:q}"
+        " {params.output}"
         " > {log:q} 2>&1"

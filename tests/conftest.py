@@ -24,6 +24,7 @@ from uncouple.models.prompts import encode_sample
 from uncouple.models.weights import WeightFiles
 from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
+from uncouple.records.formats import MASK
 from uncouple.scoring.packing import pack_samples
 
 ROOT = Path(__file__).parent.parent
@@ -117,9 +118,11 @@ def write_mask(path, folder, entries):
     index = np.concatenate([np.array(i) for i in entries.values()])
     values = np.concatenate([files.read(f"{n}.weight", i) for n, i in entries.items()])
     columns = {"module": module_column(entries, [len(i) for i in entries.values()]), "index": index, "value": values}
+    for dimension in ("fairness", "privacy"):
+        columns[f"score_{dimension}"] = np.zeros(len(index), np.float32)
+        columns[f"rank_{dimension}"] = np.arange(len(index))
+    columns["rank_general"] = pa.nulls(len(index), pa.int64())
     metadata = {
-        "kind": "mask",
-        "version": 1,
         "variant": "v",
         "model": {k: record[k] for k in ("name", "source", "fingerprint")},
         "dimensions": ["fairness", "privacy"],
@@ -131,7 +134,7 @@ def write_mask(path, folder, entries):
         "scores": {"general": {"samples": {"n": 3, "label": "safe", "seed": 0}}},
         "shapes": {n: files.find(f"{n}.weight")[2] for n in entries},
     }
-    write_table(pa.table(columns), path, metadata)
+    write_table(pa.table(columns), path, MASK, metadata)
     return path
 
 

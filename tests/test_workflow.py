@@ -10,6 +10,7 @@ import pytest
 
 from uncouple.commands.cli import VERBS
 from uncouple.records.files import MADE_BY, METADATA_KEY, read_table
+from uncouple.records.formats import ANSWERS, MASK, METRICS
 
 FIGURES = ("awareness", "ability", "hsic", "language", "agreement")
 
@@ -24,7 +25,7 @@ def test_it_makes_what_it_promises(finished):
     table = [line for line in summary.splitlines()[2:] if line.startswith("|")]
     assert [line.split(" | ")[0].strip("| ") for line in table] == list(variants)
     assert "\nnoise: origin asked again in batches of 1 instead of 4.\n" in summary
-    rows = read_table(results / "metrics/tiny/metrics.parquet", "metrics")[0].to_pylist()
+    rows = read_table(results / "metrics/tiny/metrics.parquet", METRICS)[0].to_pylist()
     judged = {(r["variant"], r["dimension"]) for r in rows if r["metric"] == "awareness.embedding"}
     assert judged == {(v, d) for v in variants for d in ("fairness", "privacy")}
     for metric in ("perplexity", "ability.boolq.acc", "hsic.unbiased.layer-001"):
@@ -32,7 +33,7 @@ def test_it_makes_what_it_promises(finished):
     # The same arithmetic in other batches, though the four questions of a dimension are fewer than any batch takes: in
     # float32 no verdict flips.
     batches = {
-        variant: read_table(results / f"answers/tiny/{variant}/privacy.parquet", "answers")[1]["batches"]["most"]
+        variant: read_table(results / f"answers/tiny/{variant}/privacy.parquet", ANSWERS)[1]["batches"]["most"]
         for variant in ("origin", "noise")
     }
     assert batches == {"origin": 4, "noise": 1}
@@ -55,7 +56,7 @@ def test_every_table_says_what_code_made_it(finished):
 
 def test_the_masks_come_from_all_shards(finished):
     masks = {
-        name: read_table(finished.folder / f"results/masks/tiny/{name}.parquet", "mask") for name in ("spin", "random")
+        name: read_table(finished.folder / f"results/masks/tiny/{name}.parquet", MASK) for name in ("spin", "random")
     }
     assert masks["spin"][0].num_rows == masks["random"][0].num_rows > 0
     assert {m.split(".")[2] for m in masks["spin"][0].column("module").to_pylist()} == {"0", "1"}

@@ -15,6 +15,7 @@ from uncouple.commands.cli import VERBS, main
 from uncouple.commands.flag_values import key_value
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_table
+from uncouple.records.formats import SAMPLES
 
 HEAVY = ["torch", "transformers", "pyarrow", "numpy", "scipy", "matplotlib", "datasets", "yaml"]
 MODULES = sorted((ROOT / "uncouple").rglob("*.py"))
@@ -177,7 +178,7 @@ def test_arguments_that_are_not_right(arguments, said, capsys):
 def test_samples_without_a_count_are_all_in_their_order(write_jsonl, tmp_path):
     raw = write_jsonl("raw.jsonl", [{"prompt": f"p{i}", "response": f"r{i}"} for i in range(9)])
     assert main(["samples", "--path", str(raw), "--dimension", "d", "--output", str(tmp_path / "o")]) == 0
-    assert read_table(tmp_path / "o", "samples")[0].column("prompt").to_pylist() == [f"p{i}" for i in range(9)]
+    assert read_table(tmp_path / "o", SAMPLES)[0].column("prompt").to_pylist() == [f"p{i}" for i in range(9)]
 
 
 def test_samples_from_the_command_line(write_jsonl, tmp_path, capsys):
@@ -190,7 +191,7 @@ def test_samples_from_the_command_line(write_jsonl, tmp_path, capsys):
     arguments += ["--prompt-column", "ask", "more", "--response-column", "reply", "--label", "unsafe"]
     arguments += ["--where", "is.safe=true", "--where", "kind=a b", "--output", str(output)]
     assert main(arguments) == 0
-    table, metadata = read_table(output, "samples")
+    table, metadata = read_table(output, SAMPLES)
     assert sorted(table.column("prompt").to_pylist()) == [f"q{i}\nplease" for i in (0, 2, 4, 6, 8)]
     assert metadata["source"]["where"] == {"is.safe": True, "kind": "a b"}
     assert set(table.column("label").to_pylist()) == {"unsafe"}

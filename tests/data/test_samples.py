@@ -15,6 +15,7 @@ from uncouple.data.samples import draw, make_questions, make_samples
 from uncouple.data.sources import Source, check_rows, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_table
+from uncouple.records.formats import QUESTIONS, SAMPLES
 
 # The words that a message about bad data tells the reader what to do with.
 REMEDY = re.compile(
@@ -61,7 +62,7 @@ def make(source, tmp_path, n=3, seed=0, **options):
     source = source if isinstance(source, Source) else Source(str(source), **options)
     output = tmp_path / "made.parquet"
     make_samples(source, "fairness", "safe", n, seed, output)
-    table, metadata = read_table(output, "samples")
+    table, metadata = read_table(output, SAMPLES)
     return table.to_pylist(), metadata
 
 
@@ -112,10 +113,10 @@ def test_questions_are_taken_in_order_without_a_count_and_drawn_with_one(write_j
     make_questions(source, "privacy", None, 3, tmp_path / "all.parquet")
     make_questions(source, "privacy", 10, 3, tmp_path / "ten.parquet")
     theirs = datasets.Dataset.from_list(rows).shuffle(seed=3).select(range(10))
-    assert [row["question"] for row in read_table(tmp_path / "all.parquet", "questions")[0].to_pylist()] == [
+    assert [row["question"] for row in read_table(tmp_path / "all.parquet", QUESTIONS)[0].to_pylist()] == [
         r["question"] for r in rows
     ]
-    assert [row["question"] for row in read_table(tmp_path / "ten.parquet", "questions")[0].to_pylist()] == theirs[
+    assert [row["question"] for row in read_table(tmp_path / "ten.parquet", QUESTIONS)[0].to_pylist()] == theirs[
         "question"
     ][:]
 
@@ -486,4 +487,4 @@ def test_real_questions_are_all_read(real_data, tmp_path):
     for dimension, count in (("fairness", 2165), ("privacy", 657)):
         source = Source(str(real_data / f"seed/salad_{dimension}.csv"), columns={"question": ["questions"]})
         make_questions(source, dimension, None, 0, tmp_path / "made.parquet")
-        assert len(read_table(tmp_path / "made.parquet", "questions")[0].to_pylist()) == count
+        assert len(read_table(tmp_path / "made.parquet", QUESTIONS)[0].to_pylist()) == count

@@ -19,6 +19,7 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation import ability, task_files
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.records.files import read_table
+from uncouple.records.formats import METRICS
 from uncouple.variants import variant as variants
 from uncouple.variants.checkpoints import apply_mask
 
@@ -107,7 +108,7 @@ def expected(folder, truth):
 
 def measure(folder, tasks, output, **changes):
     ability.measure_ability(folder, output, tasks=tasks, **SETTINGS | changes)
-    table, metadata = read_table(output, "metrics")
+    table, metadata = read_table(output, METRICS)
     return table.to_pylist(), metadata
 
 
@@ -133,7 +134,7 @@ def measure_and_listen(folder, tasks, output, **changes):
 
 
 def counts(rows):
-    return {row["metric"].removeprefix("ability."): (row["n"], row["of"]) for row in rows}
+    return {f"{row['task']}.{row['metric']}": (row["n"], row["of"]) for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_a_task_does_not_depend_on_the_others(model_folder, made, origin, tmp_pa
     """gpqa shuffles its answers: neither what came before nor the state of Python's random numbers may show."""
     random.seed(99)
     rows, _ = measure(model_folder, {"gpqa_main_zeroshot": made[0]["gpqa_main_zeroshot"]}, tmp_path / "m")
-    assert rows == [row for row in origin[0] if ".gpqa" in row["metric"]]
+    assert rows == [row for row in origin[0] if row["task"] == "gpqa_main_zeroshot"]
 
 
 def test_a_mask_in_memory_equals_its_checkpoint(model_folder, made, origin, tmp_path):
@@ -261,7 +262,7 @@ def test_the_hubs_data_give_what_the_same_rows_of_a_file_give(model_folder, hub,
     asked, subjects, _ = hub
     names = [name for name in ability.DEFINITIONS if name not in ("mmlu", "gpqa_main_zeroshot")]
     rows, metadata = measure(model_folder, dict.fromkeys(names), tmp_path / "m")
-    assert rows == [row for row in origin[0] if row["metric"].split(".")[1] in names]
+    assert rows == [row for row in origin[0] if row["task"] in names]
     assert ("EleutherAI/race", "high") in asked
     assert metadata["tasks"]["race"] == {"hub": True}
 
@@ -277,7 +278,7 @@ def test_mmlus_group_of_subjects_gives_what_one_file_of_them_gives(
     flat = [documents["mmlu"][(2 * k + i) % ROWS] | {"subject": s} for k, s in enumerate(subjects) for i in (0, 1)]
     monkeypatch.undo()
     ((local),) = measure(model_folder, {"mmlu": write_jsonl("mmlu.jsonl", flat)}, tmp_path / "local")[0]
-    assert (row["metric"], row["n"], row["of"]) == (local["metric"], local["n"], 114)
+    assert [row[key] for key in ("metric", "task", "n", "of")] == [local["metric"], "mmlu", local["n"], 114]
     assert row["low"] < row["value"] < row["high"]
 
 

@@ -13,6 +13,7 @@ from uncouple.evaluation.answers import answer_in_batches, answer_questions, cho
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.records.files import read_table
+from uncouple.records.formats import ANSWERS
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_answers_do_not_depend_on_the_batch(model_folder, questions, tmp_path):
     common = {"mask": None, "variant": "origin", "prompt": "chat", "max_new_tokens": 10, "dtype": "float32"}
     for size in (1, 3, 64):
         answer_questions(model_folder, questions, tmp_path / str(size), batch_size=size, device="cpu", **common)
-    one, three, all_at_once = (read_table(tmp_path / size, "answers")[0].to_pylist() for size in ("1", "3", "64"))
+    one, three, all_at_once = (read_table(tmp_path / size, ANSWERS)[0].to_pylist() for size in ("1", "3", "64"))
     assert one == three == all_at_once
     assert [row["question"] for row in one] == [q for q, _ in TEXTS]
 
@@ -71,7 +72,7 @@ def ask(model_folder, questions, output, **options):
     """(answers, record) of a model that is asked."""
     common = {"mask": None, "variant": "v", "prompt": "chat", "max_new_tokens": 8, "dtype": "float32", "device": "cpu"}
     answer_questions(model_folder, questions, output, **common | options)
-    table, record = read_table(output, "answers")
+    table, record = read_table(output, ANSWERS)
     return table.to_pylist(), record
 
 
@@ -189,7 +190,7 @@ def test_vllm_answers_as_transformers_do(model_folder, questions, tmp_path, monk
     found = {}
     for engine in ("transformers", "vllm"):
         answer_questions(model_folder, questions, tmp_path / engine, batch_size=3, engine=engine, **common)
-        table, record = read_table(tmp_path / engine, "answers")
+        table, record = read_table(tmp_path / engine, ANSWERS)
         found[engine] = table.to_pylist()
         assert record["engine"] == engine
         assert record["dtype"] == "float32"

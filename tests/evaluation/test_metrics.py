@@ -3,18 +3,18 @@
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation import answers, metrics
-from uncouple.evaluation.judges import judge as judges
+from uncouple.evaluation import ability, hsic, perplexity
+from uncouple.evaluation.awareness import FLAGS, measure_awareness
+from uncouple.evaluation.collect import collect_metrics, write_metrics
 from uncouple.evaluation.judges.judge import is_degenerate, judge_answers, judge_identity
 from uncouple.evaluation.judges.phrases import normalize, phrase_judge, read_phrases
-from uncouple.evaluation.metrics import collect_metrics, measure_awareness, measure_language, measure_placement
+from uncouple.evaluation.language import measure_language
 from uncouple.evaluation.statistics import difference_interval, exact_mcnemar, mean, rate
 from uncouple.records.files import digest, read_table, write_table
-from uncouple.records.formats import write_metrics
+from uncouple.records.formats import ANSWERS, METRIC_KEYS, METRICS, VERDICTS
 
 RECORD = {
     "model": "base",
@@ -43,8 +43,9 @@ def write_answers(tmp_path):
             | {"tokens": len(text.split()), "truncated": truncated}
             for i, text in enumerate(texts)
         ]
-        table = pa.Table.from_pylist(rows, schema=answers.SCHEMA)
-        write_table(table, tmp_path / "answers.parquet", {"kind": "answers", "version": 1} | RECORD | record)
+        dimension = record.get("dimension", "privacy")
+        rows = [row | {"dimension": dimension} for row in rows]
+        write_table(rows, tmp_path / "answers.parquet", ANSWERS, RECORD | record)
         return tmp_path / "answers.parquet"
 
     return write
@@ -55,15 +56,15 @@ def write_verdicts(tmp_path):
     """A function of (name, verdicts) and flags and record that writes a verdicts table and gives its path."""
 
     def write(name, verdicts, empty=(), degenerate=(), truncated=(), thinking=(), p_unsafe=(), **record):
+        dimension = record.get("dimension", "privacy")
         rows = [
-            {"id": str(i), "dimension": "privacy", "verdict": verdict, "p_unsafe": dict(enumerate(p_unsafe)).get(i)}
+            {"id": str(i), "dimension": dimension, "verdict": verdict, "p_unsafe": dict(enumerate(p_unsafe)).get(i)}
             | {"empty": i in empty, "degenerate": i in degenerate, "truncated": i in truncated}
             | {"thinking": i in thinking}
             for i, verdict in enumerate(verdicts)
         ]
-        table = pa.Table.from_pylist(rows, schema=judges.SCHEMA)
-        metadata = {"kind": "verdicts", "version": 1, "judge": "phrases", "identity": {}} | RECORD | record
-        write_table(table, tmp_path / f"{name}.parquet", metadata)
+        metadata = {"judge": "phrases", "identity": {}, "judge_kinds": None} | RECORD | record
+        write_table(rows, tmp_path / f"{name}.parquet", VERDICTS, metadata)
         return tmp_path / f"{name}.parquet"
 
     return write
@@ -78,13 +79,16 @@ def phrases(tmp_path):
 
 
 def measured(paths, tmp_path, **options):
-    """The rows of measure_awareness, by (variant, dimension, metric)."""
+    """The rows of measure_awareness, by (variant, dimension, metric.judge.item)."""
     measure_awareness(paths, tmp_path / "metrics.parquet", **options)
-    table, record = read_table(tmp_path / "metrics.parquet", "metrics")
-    assert table.schema.equals(metrics.SCHEMA)
+    table, record = read_table(tmp_path / "metrics.parquet", METRICS)
+    assert table.column_names[:8] == list(METRIC_KEYS)
     assert record["confidence"] == 0.95
     rows = table.to_pylist()
-    found = {(row["variant"], row["dimension"], row["metric"]): row for row in rows}
+    found = {
+        (row["variant"], row["dimension"], ".".join(filter(None, (row["metric"], row["judge"], row["item"])))): row
+        for row in rows
+    }
     assert len(found) == len(rows)
     return found
 
@@ -157,7 +161,7 @@ def test_an_answer_that_only_repeats_itself_is_degenerate(answer, degenerate):
 def test_verdicts_of_answers(write_answers, phrases, tmp_path):
     texts = ["I can\u2019t.", "", "Sure: 12 Elm Street.", " \n ", "I can't. " * 20, LOOP]
     judge_answers(write_answers(texts), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
-    table, record = read_table(tmp_path / "v.parquet", "verdicts")
+    table, record = read_table(tmp_path / "v.parquet", VERDICTS)
     rows = table.to_pylist()
     assert [row["id"] for row in rows] == list("012345")
     assert [row["verdict"] for row in rows] == ["safe", "none", "unsafe", "none", "safe", "unsafe"]
@@ -199,14 +203,14 @@ def test_a_judge_is_another_where_what_decides_its_calls_is(what, phrases, make_
 
 def test_answers_that_are_all_empty_get_no_verdict(write_answers, phrases, tmp_path):
     judge_answers(write_answers(["", " "]), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
-    assert read_table(tmp_path / "v.parquet", "verdicts")[0].column("verdict").to_pylist() == ["none", "none"]
+    assert read_table(tmp_path / "v.parquet", VERDICTS)[0].column("verdict").to_pylist() == ["none", "none"]
 
 
 def test_thoughts_are_not_judged_and_an_answer_that_never_left_them_gets_no_verdict(write_answers, phrases, tmp_path):
     thought = "<think>They want personal information. I can't. </think>"
     said = [thought + "Sure.", thought + "I can't.", thought, "<think>I can't", "no way</think> " + "a b c " * 5]
     judge_answers(write_answers(said), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
-    rows = read_table(tmp_path / "v.parquet", "verdicts")[0].to_pylist()
+    rows = read_table(tmp_path / "v.parquet", VERDICTS)[0].to_pylist()
     assert [row["verdict"] for row in rows] == ["unsafe", "safe", "none", "none", "unsafe"]
     assert [row["empty"] for row in rows] == [False, False, True, False, False]
     assert [row["thinking"] for row in rows] == [False, False, False, True, False]
@@ -215,7 +219,7 @@ def test_thoughts_are_not_judged_and_an_answer_that_never_left_them_gets_no_verd
 
 def test_that_an_answer_was_cut_off_is_passed_on(write_answers, phrases, tmp_path):
     judge_answers(write_answers(["Sure."], truncated=True), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
-    assert read_table(tmp_path / "v.parquet", "verdicts")[0].column("truncated").to_pylist() == [True]
+    assert read_table(tmp_path / "v.parquet", VERDICTS)[0].column("truncated").to_pylist() == [True]
 
 
 def test_a_judge_that_is_not_known(write_answers, phrases, tmp_path):
@@ -232,10 +236,10 @@ def test_awareness_is_safe_of_safe_and_unsafe(write_verdicts, tmp_path):
     found = measured([path], tmp_path)
     counts = {metric: (row["n"], row["of"]) for (_, _, metric), row in found.items()}
     flags = {"empty": (1, 10), "degenerate": (3, 10), "truncated": (1, 10), "thinking": (1, 10)}
-    assert counts == flags | {"awareness.phrases": (3, 8), "p_unsafe.phrases": (0, 8), "batch": (5, 10)}
-    assert found["origin", "privacy", "batch"]["value"] == 2
+    assert counts == flags | {"awareness.phrases": (3, 8), "p_unsafe.phrases": (0, 8)}
     row = found["origin", "privacy", "awareness.phrases"]
-    assert row == {k: row[k] for k in ("model", "variant", "dimension", "metric")} | rate(3, 8)
+    assert row == {k: row[k] for k in METRIC_KEYS} | rate(3, 8)
+    assert [row[k] for k in METRIC_KEYS] == ["base", "origin", "privacy", "awareness", "phrases", None, None, None]
 
 
 def test_awareness_of_several_variants_and_dimensions(write_verdicts, tmp_path):
@@ -336,21 +340,10 @@ def test_verdicts_of_one_judge_that_was_not_the_same_are_refused_by_name(write_v
     measure_awareness([one, two], tmp_path / "metrics.parquet")
 
 
-def test_verdicts_on_answers_of_another_version_are_made_and_not_compared(write_answers, phrases, tmp_path):
-    path = write_answers(["I can't."])
-    table, record = read_table(path, "answers")
-    write_table(table, path, {key: record[key] for key in record if key not in ("engine", "batches")})
-    judge_answers(path, tmp_path / "v.parquet", judge="phrases", phrases=phrases)
-    with pytest.raises(UncoupleError, match=r"v\.parquet: its record does not say engine, batches; another version"):
-        measure_awareness([tmp_path / "v.parquet"], tmp_path / "metrics.parquet")
-
-
-def test_a_record_that_does_not_say_how_it_was_made_is_refused(write_verdicts, tmp_path):
-    path = write_verdicts("one", ["safe"], fingerprints={})
-    with pytest.raises(
-        UncoupleError, match=r"one\.parquet: its record does not say weights, tokenizer, generation; .*again"
-    ):
-        measure_awareness([path], tmp_path / "metrics.parquet")
+def test_a_measurement_that_does_not_say_how_it_was_made_is_refused(tmp_path):
+    path = write_part(tmp_path / "one.parquet", "perplexity", alike=["text", "depth"])
+    with pytest.raises(UncoupleError, match=r"one\.parquet: its record does not say depth; another version"):
+        collect_metrics([path], tmp_path / "all.parquet")
 
 
 def test_a_file_that_holds_no_verdicts_is_refused(write_answers, tmp_path):
@@ -423,10 +416,10 @@ def test_a_trained_judges_rates_by_kind_of_answer_stand_beside_its_verdicts(writ
     )
     rows = {key: row for key, row in found.items() if key[2].startswith("kind.")}
     assert {key: {k: row[k] for k in ("value", "low", "high", "n", "of")} for key, row in rows.items()} == {
-        (None, "privacy", "kind.refusal.trained"): kinds["refusal"],
-        (None, "privacy", "kind.compliance.trained"): kinds["compliance"],
-        (None, "privacy", "kind.refusal.untested"): rate(0, 0),
-        (None, "privacy", "kind.compliance.untested"): rate(0, 0),
+        (None, "privacy", "kind.trained.refusal"): kinds["refusal"],
+        (None, "privacy", "kind.trained.compliance"): kinds["compliance"],
+        (None, "privacy", "kind.untested.refusal"): rate(0, 0),
+        (None, "privacy", "kind.untested.compliance"): rate(0, 0),
     }
 
 
@@ -437,10 +430,10 @@ def test_holm_is_over_all_variants_and_dimensions_of_one_judge_but_not_the_noise
         for variant, safe in (("origin", 0), ("noise", 1), ("spin", 8), ("random", 6)):
             verdicts = ["safe"] * safe + base[safe:]
             about = {"variant": variant, "dimension": dimension, "questions": questions}
-            about |= {"batches": OTHER_BATCHES} if variant == "noise" else {}
+            about |= {"batches": OTHER_BATCHES, "noise": True} if variant == "noise" else {}
             paths.append(write_verdicts(f"{variant}-{dimension}", verdicts, **about))
             paths.append(write_verdicts(f"{variant}-{dimension}-x", base, judge="other", **about))
-    found = measured(paths, tmp_path, noise=["noise"])
+    found = measured(paths, tmp_path)
     for dimension in ("privacy", "fairness"):
         # Four comparisons: the two smallest p-values times 4, the others at least those and times 2.
         assert found["spin", dimension, "p_holm.phrases"]["value"] == pytest.approx(4 * exact_mcnemar(8, 0))
@@ -452,16 +445,72 @@ def test_holm_is_over_all_variants_and_dimensions_of_one_judge_but_not_the_noise
 
 def test_variants_without_an_origin_have_rates_alone(write_verdicts, tmp_path):
     found = measured([write_verdicts("s", ["safe", "unsafe"], variant="spin")], tmp_path)
-    assert {metric for _, _, metric in found} == {"awareness.phrases", "p_unsafe.phrases", *metrics.FLAGS, "batch"}
+    assert {metric for _, _, metric in found} == {"awareness.phrases", "p_unsafe.phrases", *FLAGS}
 
 
 def test_a_noise_in_the_origins_batches_is_refused(write_verdicts, tmp_path):
-    paths = [write_verdicts(name, ["safe"], variant=name) for name in ("origin", "noise")]
-    message = r"the noise noise was asked in the same batches as origin \(base, privacy\).*Ask it with --noise"
+    paths = [write_verdicts(name, ["safe"], variant=name, noise=name == "noise") for name in ("origin", "noise")]
+    message = r"the noise noise was asked in the same batches as origin \(base, privacy\).*Ask both again"
     with pytest.raises(UncoupleError, match=message):
-        measure_awareness(paths, tmp_path / "m.parquet", noise=["noise"])
-    paths[1] = write_verdicts("noise", ["safe"], variant="noise", batches=OTHER_BATCHES)
-    assert measured(paths, tmp_path, noise=["noise"])["noise", "privacy", "batch"]["value"] == 1
+        measure_awareness(paths, tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("most", [2, None])
+def test_a_noise_alone_has_a_row_of_its_batches_beside_the_origins(write_verdicts, tmp_path, most):
+    """None where the engine makes its batches itself."""
+    paths = [
+        write_verdicts("origin", ["safe"], batches=RECORD["batches"] | {"most": most}),
+        write_verdicts("noise", ["safe"], variant="noise", batches=OTHER_BATCHES, noise=True),
+        write_verdicts("spin", ["safe"], variant="spin", batches=OTHER_BATCHES),
+    ]
+    rows = {key: row for key, row in measured(paths, tmp_path).items() if key[2] == "batch"}
+    assert {key: (row["value"], row["of"]) for key, row in rows.items()} == {("noise", "privacy", "batch"): (1, most)}
+
+
+@pytest.mark.parametrize(
+    ("gained", "flips", "effect"),
+    # The exact p of 6 that all changed one way is 0.031, of 5 it is 0.062.
+    [(6, 5, 1), (6, 6, 0), (6, 0, 1), (5, 0, 0), (8, 7, 1), (8, 9, 0)],
+)
+def test_an_effect_is_significant_and_more_than_arithmetic_alone_does(write_verdicts, tmp_path, gained, flips, effect):
+    def verdicts(safe):
+        return ["safe"] * safe + ["unsafe"] * (12 - safe)
+
+    paths = [
+        write_verdicts("origin", verdicts(0)),
+        write_verdicts("spin", verdicts(gained), variant="spin"),
+        write_verdicts("noise", verdicts(flips), variant="noise", batches=OTHER_BATCHES, noise=True),
+    ]
+    found = measured(paths, tmp_path)
+    row = found["spin", "privacy", "effect.phrases"]
+    assert [row[key] for key in ("value", "low", "high", "n", "of")] == [effect, None, None, gained, 12]
+    assert ("noise", "privacy", "effect.phrases") not in found
+
+
+def test_flips_of_another_dimension_or_judge_hide_no_effect(write_verdicts, tmp_path):
+    origin, spin, noise = ["unsafe"] * 12, ["safe"] * 10 + ["unsafe"] * 2, ["safe"] * 12
+    paths = [
+        write_verdicts(f"{name}-{dimension}-{judge}", verdicts, variant=name, dimension=dimension, judge=judge, **about)
+        for dimension, judge, flipped in (("privacy", "a", origin), ("privacy", "b", noise), ("fairness", "a", noise))
+        for name, verdicts, about in (
+            ("origin", origin, {}),
+            ("spin", spin, {}),
+            ("noise", flipped, {"batches": OTHER_BATCHES, "noise": True}),
+        )
+    ]
+    found = measured(paths, tmp_path)
+    effects = {key[1:]: row["value"] for key, row in found.items() if key[2].startswith("effect.")}
+    assert effects == {("privacy", "effect.a"): 1, ("privacy", "effect.b"): 0, ("fairness", "effect.a"): 0}
+
+
+def test_without_a_common_verdict_there_is_no_effect_to_speak_of(write_verdicts, tmp_path):
+    paths = [
+        write_verdicts("origin", ["safe", "none"], empty={1}),
+        write_verdicts("spin", ["none", "safe"], empty={0}, variant="spin"),
+    ]
+    found = measured(paths, tmp_path, min_judged=0.1)
+    assert found["spin", "privacy", "difference.phrases"]["value"] is None
+    assert not [key for key in found if key[2].startswith(("effect", "p_holm"))]
 
 
 def test_agreement_of_judges_is_over_what_both_call(write_verdicts, tmp_path):
@@ -492,12 +541,13 @@ def test_verdicts_that_are_given_twice_are_refused(write_verdicts, tmp_path):
 def test_how_often_phrases_occur(write_answers, phrases, tmp_path):
     path = write_answers(["I can\u2019t, I can't!", "This is personal information, I can't.", "", "Sure."])
     measure_language([path], tmp_path / "metrics.parquet", phrases={"privacy": phrases})
-    rows = read_table(tmp_path / "metrics.parquet", "metrics")[0].to_pylist()
-    found = {row["metric"]: {key: row[key] for key in ("value", "low", "high", "n", "of")} for row in rows}
+    rows = read_table(tmp_path / "metrics.parquet", METRICS)[0].to_pylist()
+    numbers = ("value", "low", "high", "n", "of")
+    found = {(row["metric"], row["item"]): {key: row[key] for key in numbers} for row in rows}
     assert found == {
-        "phrase.I can't": rate(2, 4),
-        "phrase.personal information": rate(1, 4),
-        "phrases.any": rate(2, 4),
+        ("phrase", "I can't"): rate(2, 4),
+        ("phrase", "personal information"): rate(1, 4),
+        ("any_phrase", None): rate(2, 4),
     }
     assert {(row["model"], row["variant"], row["dimension"]) for row in rows} == {("base", "origin", "privacy")}
 
@@ -505,8 +555,8 @@ def test_how_often_phrases_occur(write_answers, phrases, tmp_path):
 def test_phrases_in_thoughts_do_not_count(write_answers, phrases, tmp_path):
     path = write_answers(["<think>I can't</think> Sure.", "<think>x</think> I can't.", "<think>I can't"])
     measure_language([path], tmp_path / "metrics.parquet", phrases={"privacy": phrases})
-    rows = read_table(tmp_path / "metrics.parquet", "metrics")[0].to_pylist()
-    assert {row["metric"]: (row["n"], row["of"]) for row in rows}["phrases.any"] == (1, 3)
+    rows = read_table(tmp_path / "metrics.parquet", METRICS)[0].to_pylist()
+    assert {row["metric"]: (row["n"], row["of"]) for row in rows}["any_phrase"] == (1, 3)
 
 
 def test_answers_of_a_dimension_without_phrases(write_answers, phrases, tmp_path):
@@ -532,16 +582,19 @@ MEASURED = {
 }
 
 
+ALIKE = {"perplexity": perplexity.ALIKE, "ability": ability.ALIKE, "hsic": hsic.ALIKE}
+
+
 def write_part(path, measured, **record):
     """A metrics table of one value of a variant, with a record of how it was measured."""
     known = {key: RECORD[key] for key in ("model", "mask", "fingerprints", "dtype")} | MEASURED[measured]
-    record = known | {"variant": "origin", "measured": measured} | record
+    record = known | {"variant": "origin", "measured": measured, "alike": ALIKE[measured]} | record
     row = {"model": "base", "variant": record["variant"], "dimension": "general", "metric": path.stem, "value": 1.0}
     write_metrics([row], path, **record)
     return path
 
 
-UNLIKE_PARTS = [(measured, key) for measured, keys in metrics.MEASURED.items() for key in keys]
+UNLIKE_PARTS = [(measured, key) for measured, keys in ALIKE.items() for key in keys]
 
 
 @pytest.mark.parametrize(("measured", "key"), UNLIKE_PARTS)
@@ -582,41 +635,7 @@ def test_tables_are_collected_and_a_row_comes_once(write_verdicts, tmp_path):
     for name in ("origin", "spin"):
         measure_awareness([write_verdicts("v", ["safe"], variant=name)], tmp_path / f"{name}.parquet")
     collect_metrics([tmp_path / "origin.parquet", tmp_path / "spin.parquet"], tmp_path / "all.parquet")
-    table, _ = read_table(tmp_path / "all.parquet", "metrics")
-    assert table.schema.equals(metrics.SCHEMA)
-    assert table.column("variant").to_pylist() == ["origin"] * 7 + ["spin"] * 7
+    table, _ = read_table(tmp_path / "all.parquet", METRICS)
+    assert table.column("variant").to_pylist() == ["origin"] * 6 + ["spin"] * 6
     with pytest.raises(UncoupleError, match=r"spin\.parquet: base, spin, privacy, awareness.* is in .*all\.parquet"):
         collect_metrics([tmp_path / "all.parquet", tmp_path / "spin.parquet"], tmp_path / "twice.parquet")
-
-
-# Placement
-
-
-def write_mask(path, taken, shapes, **record):
-    rows = [(name, i) for name, count in taken.items() for i in range(count)]
-    table = pa.table(
-        {
-            "module": pa.array([name for name, _ in rows], pa.string()).dictionary_encode(),
-            "index": pa.array([i for _, i in rows], pa.int64()),
-            "value": pa.array([1.0] * len(rows), pa.float32()),
-        }
-    )
-    metadata = {"kind": "mask", "version": 1, "variant": "spin", "model": {"name": "base"}, "shapes": shapes} | record
-    write_table(table, path, metadata)
-    return path
-
-
-def test_placement_counts_each_matrix(tmp_path):
-    shapes = {"model.layers.0.mlp.up_proj": [4, 6], "model.layers.11.mlp.down_proj": [6, 4], "m.layers.3.a.b": [2, 2]}
-    taken = {"model.layers.0.mlp.up_proj": 3, "m.layers.3.a.b": 1}
-    one = write_mask(tmp_path / "one.parquet", taken, shapes)
-    two = write_mask(tmp_path / "two.parquet", {"m.layers.3.a.b": 2}, {"m.layers.3.a.b": [2, 2]}, variant="random")
-    measure_placement([one, two], tmp_path / "placement.parquet")
-    table, _ = read_table(tmp_path / "placement.parquet", "placement")
-    assert table.schema.equals(metrics.PLACEMENT_SCHEMA)
-    assert sorted(tuple(row.values()) for row in table.to_pylist()) == [
-        ("base", "random", 3, "a.b", 2, 4),
-        ("base", "spin", 0, "mlp.up_proj", 3, 24),
-        ("base", "spin", 3, "a.b", 1, 4),
-        ("base", "spin", 11, "mlp.down_proj", 0, 24),
-    ]

@@ -16,7 +16,6 @@ from scipy import stats
 
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
-from uncouple.evaluation import metrics
 from uncouple.evaluation.perplexity import (
     cut_windows,
     exponentiated_mean,
@@ -28,6 +27,7 @@ from uncouple.evaluation.perplexity import (
 from uncouple.models.head import HEAD_BYTES
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.records.files import read_table
+from uncouple.records.formats import METRICS
 
 TEXT = "".join(f" \n = Part {i} = \n \n {question} \n {answer} \n" for i, (question, answer) in enumerate(TEXTS))
 WINDOW = 32
@@ -71,13 +71,13 @@ def slow_losses(model, ids, window):
 
 
 def measure(model, path, output, **changes):
-    """Rows by metric, and the metadata; the text is a file's, or that of a `source`."""
+    """Rows by window, the perplexity's by its name, and the metadata; the text is a file's, or that of a `source`."""
     options = {"mask": None, "variant": "origin", "window": WINDOW, "windows": 0, "batch_size": 3, "dtype": "float32"}
     options |= {"device": "cpu", "source": Source(str(path))}
     measure_perplexity(model, output, **options | changes)
-    table, record = read_table(output, "metrics")
-    assert table.schema.equals(metrics.SCHEMA)
-    rows = {row["metric"]: row for row in table.to_pylist()}
+    table, record = read_table(output, METRICS)
+    # The perplexity is of no window.
+    rows = {row["item"] or row["metric"]: row for row in table.to_pylist()}
     assert len(rows) == len(table)
     return rows, record
 
@@ -225,7 +225,8 @@ def test_the_table_is_what_the_loop_comes_to(model_folder, text, tmp_path, capsy
     assert (whole["n"], whole["of"]) == (len(truth), len(truth) * (WINDOW - 1))
     assert {row["model"] for row in rows.values()} == {model_folder.name}
     assert {row["dimension"] for row in [whole, *rows.values()]} == {"general"}
-    assert list(rows) == [f"perplexity.nll.{i:04d}" for i in range(len(truth))]
+    assert list(rows) == [f"{i:04d}" for i in range(len(truth))]
+    assert {row["metric"] for row in rows.values()} == {"nll"}
     assert [row["value"] for row in rows.values()] == pytest.approx(truth.tolist(), rel=1e-6)
     assert {(row["low"], row["high"], row["n"], row["of"]) for row in rows.values()} == {(None, None, 1, WINDOW - 1)}
     assert record["text"] == {"source": str(text), "sha256": hashlib.sha256(slow_join(TEXT).encode()).hexdigest()}
@@ -243,7 +244,7 @@ def test_the_table_is_what_the_loop_comes_to(model_folder, text, tmp_path, capsy
 def test_the_first_windows_alone(model_folder, text, tmp_path):
     whole, _ = measure(model_folder, text, tmp_path / "whole.parquet")
     rows, record = measure(model_folder, text, tmp_path / "two.parquet", windows=2)
-    losses = [whole[f"perplexity.nll.{i:04d}"]["value"] for i in range(2)]
+    losses = [whole[f"{i:04d}"]["value"] for i in range(2)]
     assert rows["perplexity"]["value"] == pytest.approx(math.exp(sum(losses) / 2), rel=1e-6)
     assert (rows["perplexity"]["n"], record["windows"], len(rows)) == (2, 2, 3)
     one, _ = measure(model_folder, text, tmp_path / "one.parquet", windows=1)

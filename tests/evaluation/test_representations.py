@@ -15,7 +15,6 @@ from scipy import stats
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
-from uncouple.evaluation import metrics
 from uncouple.evaluation.hsic import (
     gaussian_kernel,
     hsic_biased,
@@ -29,6 +28,7 @@ from uncouple.models.families import FAMILIES
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.rope import longest_together
 from uncouple.records.files import read_table
+from uncouple.records.formats import METRICS, SAMPLES
 
 POINTS = st.integers(4, 6).flatmap(
     lambda n: st.tuples(st.just(n), st.integers(1, 4), st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 1e3]))
@@ -277,19 +277,18 @@ def two_tables(write_samples):
 
 
 def measure(model, paths, output, **changes):
-    """Rows by metric, and the metadata."""
+    """Rows by metric and layer, and the metadata."""
     options = {"mask": None, "variant": "origin", "prompt": "chat", "permutations": 60, "batch_size": 3}
     measure_hsic(model, *paths, output, **options | {"dtype": "float32", "device": "cpu"} | changes)
-    table, record = read_table(output, "metrics")
-    assert table.schema.equals(metrics.SCHEMA)
-    rows = {row["metric"]: row for row in table.to_pylist()}
+    table, record = read_table(output, METRICS)
+    rows = {(row["metric"], row["layer"]): row for row in table.to_pylist()}
     assert len(rows) == len(table)
     return rows, record
 
 
 def slow_rows(model, paths):
     """The truth, per layer: (biased, unbiased, biased of 60 random pairings); the rest of the longer table is left."""
-    tables = [read_table(path, "samples")[0].to_pylist()[:6] for path in paths]
+    tables = [read_table(path, SAMPLES)[0].to_pylist()[:6] for path in paths]
     tokenizer = load_tokenizer(model)[0]
     model = load_model(model, "float32", "cpu")
     states = []
@@ -315,8 +314,8 @@ def test_the_table_is_what_the_loops_come_to(model_folder, two_tables, tmp_path)
     # The last layer's states cannot be had before the norm without a hook; the test of hidden states has them.
     ((biased, unbiased, null),) = slow_rows(model_folder, two_tables)
     names = ("biased", "unbiased", "null", "p")
-    assert list(rows) == [f"hsic.{name}.layer-{layer:03d}" for layer in range(2) for name in names]
-    first = [rows[f"hsic.{name}.layer-000"] for name in names]
+    assert list(rows) == [(f"hsic_{name}", layer) for layer in range(2) for name in names]
+    first = [rows[f"hsic_{name}", 0] for name in names]
     assert {row["dimension"] for row in rows.values()} == {"fairness-privacy"}
     assert {(row["model"], row["variant"]) for row in rows.values()} == {(model_folder.name, "origin")}
     extreme = sum(value > biased - 1e-9 for value in null)
@@ -349,7 +348,7 @@ def test_a_masks_weights_are_zero(model_folder, two_tables, tmp_path):
     load_tokenizer(model_folder)[0].save_pretrained(tmp_path / "zero")
     zero, _ = measure(tmp_path / "zero", two_tables, tmp_path / "zero.parquet")
     assert [r["value"] for r in masked.values()] == [r["value"] for r in zero.values()]
-    metric = "hsic.unbiased.layer-000"
+    metric = ("hsic_unbiased", 0)
     assert abs(masked[metric]["value"] - origin[metric]["value"]) > 1e-4
     assert record["mask"]["variant"] == "v"
 
@@ -368,7 +367,7 @@ def test_fewer_than_four_pairs_are_refused(model_folder, two_tables, write_sampl
     three = write_samples("safety", TEXTS[:3])
     refused(model_folder, (two_tables[0], three), tmp_path, "make 3 pairs, and HSIC needs 4")
     four = write_samples("safety", TEXTS[:4])
-    assert measure(model_folder, (two_tables[0], four), tmp_path / "four.parquet")[0]["hsic.p.layer-000"]["of"] == 60
+    assert measure(model_folder, (two_tables[0], four), tmp_path / "four.parquet")[0]["hsic_p", 0]["of"] == 60
 
 
 def test_equal_samples_are_refused(model_folder, two_tables, write_samples, tmp_path):

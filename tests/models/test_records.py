@@ -17,6 +17,7 @@ from uncouple.models.fetch import fetch_model
 from uncouple.models.fingerprints import HASHES_NAME, RECORD_NAME, missing_files
 from uncouple.models.folders import describe_model, model_files, model_record
 from uncouple.records.files import file_sha256, write_json, write_record
+from uncouple.records.formats import MODEL
 from uncouple.variants.checkpoints import apply_mask, restore_base
 from uncouple.variants.variant import open_variant
 
@@ -125,8 +126,9 @@ def test_the_same_files_give_the_same_record_whatever_their_dates(copy, tmp_path
 
 def test_a_record_of_an_older_version_is_refused_with_what_to_do(fetched):
     record = model_record(fetched)
-    for write in (write_record, write_json):
-        write(fetched / RECORD_NAME, record | {"version": 1})
+    old = record | {"version": 1}
+    for write in (lambda path: write_record(path, MODEL, old), lambda path: write_json(path, old)):
+        write(fetched / RECORD_NAME)
         with pytest.raises(UncoupleError, match=r"uncouple.json: .*version.*run the step.*`fetch`.*`apply`"):
             model_record(fetched)
 
@@ -217,7 +219,7 @@ def test_a_lost_or_broken_cache_only_costs_hashing(fetched, hashed, content):
 
 
 def test_a_folder_that_cannot_be_written_only_costs_hashing(fetched, hashed, monkeypatch):
-    def refuse(path, value):
+    def refuse(*_):
         raise PermissionError("no")
 
     (fetched / HASHES_NAME).unlink()

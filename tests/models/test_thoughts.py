@@ -17,6 +17,7 @@ from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import PromptFormat, bind_options, encode_question, encode_sample, template_variables
 from uncouple.models.thoughts import cut_thoughts, decode_answers
 from uncouple.records.files import read_table, write_table
+from uncouple.records.formats import ANSWERS, METRICS, SCORE_SHARD, VERDICTS
 
 # What counts of Qwen3's own: it thinks, unless it is told not to, and then finds an empty thought in its place.
 SWITCH = (
@@ -247,7 +248,7 @@ def asked(tmp_path, write_jsonl):
         common = ["--model", str(folder), "--max-new-tokens", "24", "--device", "cpu", "--output", answers]
         assert main(["ask", str(tmp_path / "q.parquet"), *common, *flags]) == 0
         assert main(["judge", answers, "--phrases", str(tmp_path / "phrases.txt"), "--output", verdicts]) == 0
-        tables = [read_table(answers, "answers"), read_table(verdicts, "verdicts")]
+        tables = [read_table(answers, ANSWERS), read_table(verdicts, VERDICTS)]
         assert tables[0][1]["prompt"] == tables[1][1]["prompt"]
         return tables[0][0].column("answer").to_pylist(), tables[1][0].to_pylist(), tables[0][1]["prompt"]
 
@@ -308,8 +309,8 @@ def test_scores_answers_and_hsic_are_put_to_the_model_in_the_same_way(make_model
         flags = [part for key, value in options.items() for part in ("--template-option", f"{key}={value}")]
         output = str(tmp_path / made)
         assert main([*arguments, "--model", str(folder), "--device", "cpu", *flags, "--output", output]) == 0
-        kind = {"score": "score shard", "ask": "answers", "represent": "metrics"}[arguments[0]]
-        return read_table(output, kind)[1]["prompt"]["options"]
+        form = {"score": SCORE_SHARD, "ask": ANSWERS, "represent": METRICS}[arguments[0]]
+        return read_table(output, form)[1]["prompt"]["options"]
 
     for options, taken in (({}, False), ({"enable_thinking": "true"}, True)):
         said = [run("score", path, "--keep", "0.1", made=f"{name}-{taken}", **options) for name, path in sets.items()]
@@ -338,8 +339,8 @@ def test_scores_answers_and_hsic_are_put_to_the_model_in_the_same_way(make_model
     assert make_mask("a-False", "b-True", "general-False") == 1
     assert "do not belong together: other prompt" in capsys.readouterr().err
     for variant, taken in (("origin", False), ("spin", True)):
-        table, record = read_table(tmp_path / f"answers-{taken}", "answers")
-        write_table(table, tmp_path / f"answers-{taken}", record | {"variant": variant})
+        table, record = read_table(tmp_path / f"answers-{taken}", ANSWERS)
+        write_table(table, tmp_path / f"answers-{taken}", ANSWERS, record | {"variant": variant})
         judged = ["--phrases", str(ROOT / "resources/phrases/privacy.txt"), "--output", str(tmp_path / f"v-{taken}")]
         assert main(["judge", str(tmp_path / f"answers-{taken}"), *judged]) == 0
     verdicts = [str(tmp_path / f"v-{taken}") for taken in (False, True)]

@@ -5,7 +5,6 @@ among them.
 """
 
 import json
-import re
 import shutil
 from collections import Counter
 
@@ -17,17 +16,18 @@ from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.answers import answer_questions
+from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.training import train_judge
-from uncouple.evaluation.metrics import measure_awareness, measure_placement
 from uncouple.models import fingerprints as records
 from uncouple.models.fetch import fetch_model
 from uncouple.models.fingerprints import HASHES_NAME
 from uncouple.models.folders import model_record
 from uncouple.records.files import read_json, read_record, read_table
+from uncouple.records.formats import CHECKPOINT, FORMATS
 from uncouple.scoring.score import score_layers
+from uncouple.selection.placement import measure_placement
 from uncouple.selection.select import count_selected, make_mask
-from uncouple.terms import JUDGE_VERSION
 from uncouple.variants.checkpoints import apply_mask, restore_base
 
 SCORING = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 300}
@@ -85,13 +85,13 @@ def readers(folder):
         if top == "base" or (top == "checkpoint" and inner[0] != "uncouple"):
             found[path] = lambda top=top: model_record(folder / top)
         elif top == "checkpoint" and inner[1] == "config.json":
-            found[path] = lambda path=path: read_record(path, "mask")
+            found[path] = lambda path=path: read_record(path, CHECKPOINT)
         elif top == "checkpoint":
             found[path] = lambda: read_restored(folder / "checkpoint")
         else:
-            kind = path.suffix[1:].replace("-", " ")
-            read, version = (read_record, JUDGE_VERSION) if kind == "judge" else (read_table, 1)
-            found[path] = lambda path=path, kind=kind, read=read, version=version: read(path, kind, version)
+            form = FORMATS[path.suffix[1:].replace("-", " ")]
+            read = read_table if form.columns else read_record
+            found[path] = lambda path=path, form=form, read=read: read(path, form)
     return found
 
 
@@ -144,13 +144,7 @@ def test_no_flipped_bit_is_wrong_without_a_word(run, count, monkeypatch):
 
 
 def test_every_kind_of_file_is_tried(run):
-    written = {
-        kind
-        for path in (ROOT / "uncouple").glob("*.py")
-        for kind in re.findall(r'"kind": "([a-z ]+)"', path.read_text())
-    }
     tried = {path.suffix[1:].replace("-", " ") for path in readers(run) if path.parent == run}
     tried |= {read_json(path)["kind"] for path in readers(run) if path.suffix == ".json" and "seal" in path.read_text()}
-    assert written <= tried | {"hashes"}
-    assert {"samples", "questions"} <= tried
+    assert tried | {"hashes"} == FORMATS.keys()
     assert {".safetensors", ".parquet", ".jinja"} <= {path.suffix for path in readers(run)}

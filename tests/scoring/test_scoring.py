@@ -17,6 +17,7 @@ from uncouple.models.families import FAMILIES, target_names
 from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_sample
+from uncouple.records.formats import SCORE_SHARD
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.score import score_layers
 from uncouple.scoring.shards import read_scores
@@ -128,7 +129,7 @@ def test_a_response_longer_than_the_window_is_cut_and_counted(model_folder, tmp_
     make_samples(Source(path=str(raw)), "general", "safe", 1, 0, tmp_path / "samples.parquet")
     common = {"module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 100, "dtype": "float32", "device": "cpu"}
     score_layers(model_folder, tmp_path / "samples.parquet", tmp_path / "s.parquet", first=0, last=None, **common)
-    metadata = read_table(tmp_path / "s.parquet", "score shard")[1]
+    metadata = read_table(tmp_path / "s.parquet", SCORE_SHARD)[1]
     assert (metadata["responses_cut"], metadata["tokens"]) == (1, 256)
     assert "1 responses were longer than the model's window" in capsys.readouterr().err
 

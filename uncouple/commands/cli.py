@@ -3,9 +3,8 @@
 import argparse
 import sys
 
-from uncouple.commands import flags
+from uncouple.commands import flags, verify
 from uncouple.errors import UncoupleError
-from uncouple.terms import TABLES
 
 VERBS = {
     "samples": "draw samples or questions from raw data",
@@ -22,7 +21,9 @@ VERBS = {
     "ability": "measure a variant's accuracy on common tasks",
     "represent": "measure how two dimensions' representations depend on each other",
     "measure": "count verdicts and weights into tidy tables",
-    "figures": "draw figures and tables from tidy tables",
+    "figures": "draw figures from tidy tables",
+    "tables": "write tables for people from tidy tables",
+    "verify": verify.SUMMARY,
 }
 
 
@@ -62,7 +63,10 @@ def build_parser():
     for verb, summary in VERBS.items():
         run = globals()[f"run_{verb}"]
         sub = verbs.add_parser(
-            verb, help=summary, description=run.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            verb,
+            help=summary,
+            description=run.__doc__ or verify.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         getattr(flags, f"add_{verb}")(sub)
     return parser
@@ -333,46 +337,48 @@ def run_measure(a):
       python -m uncouple measure coupling --model base --scores *-scores.parquet --dimensions fairness privacy \\
           --ratios 1e-5 1e-4 1e-3 --output coupling.parquet
     """
-    from uncouple.evaluation import metrics
+    from uncouple.evaluation import awareness, collect, language
+    from uncouple.selection import placement
     from uncouple.selection import select as coupling
 
     if a.what == "awareness":
-        metrics.measure_awareness(a.verdicts, a.output, noise=a.noise, min_judged=a.min_judged)
+        awareness.measure_awareness(a.verdicts, a.output, min_judged=a.min_judged)
     elif a.what == "language":
-        metrics.measure_language(a.answers, a.output, phrases=dict(a.phrases))
+        language.measure_language(a.answers, a.output, phrases=dict(a.phrases))
     elif a.what == "collect":
-        metrics.collect_metrics(a.tables, a.output)
+        collect.collect_metrics(a.tables, a.output)
     elif a.what == "placement":
-        metrics.measure_placement(a.masks, a.output)
+        placement.measure_placement(a.masks, a.output)
     else:
         coupling.count_selected(a.model, a.scores, a.output, dimensions=a.dimensions, module=a.module, ratios=a.ratios)
 
 
 def run_figures(a):
-    """Draw a figure (.png, .svg, .pdf) or write a table (.md, .html) of one model.
+    """Draw figures (.png, .svg, .pdf) of one model, each from the one of some tables that it needs.
 
     example:
-      python -m uncouple figures awareness metrics.parquet --model base --style resources/figures.mplstyle \\
-          --output awareness.png awareness.svg
+      python -m uncouple figures awareness language --from metrics.parquet --model base \\
+          --style resources/figures.mplstyle --output {figure}.png {figure}.svg
     """
-    if a.what in TABLES:
-        from uncouple.reporting import tables
+    from uncouple.reporting import drawing
 
-        if a.what == "summary":
-            tables.write_summary(a.table, a.placement, a.output, model=a.model, noise=a.noise)
-        elif a.what == "examples":
-            tables.write_examples(a.answers, a.verdicts, a.output, model=a.model)
-        else:
-            tables.write_selections(a.table, a.output, model=a.model)
-        return
-    from uncouple.reporting import figures
+    drawing.draw_figures(a.names, a.sources, a.output, style=a.style, model=a.model)
 
-    if a.what == "judge":
-        figures.draw_judge(a.classifiers, a.output, style=a.style)
-    elif a.what == "awareness":
-        figures.draw_awareness(a.table, a.output, style=a.style, model=a.model, noise=a.noise)
-    else:
-        getattr(figures, f"draw_{a.what}")(a.table, a.output, style=a.style, model=a.model)
+
+def run_tables(a):
+    """Write tables for people (.md, .html) of one model, each of those of some files that it needs.
+
+    example:
+      python -m uncouple tables summary --from metrics.parquet placement.parquet --model base \\
+          --output summary.md summary.html
+    """
+    from uncouple.reporting import pages
+
+    pages.write_tables(a.names, a.sources, a.output, model=a.model)
+
+
+def run_verify(a):
+    verify.run(a)
 
 
 def _variant_options(a):

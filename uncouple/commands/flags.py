@@ -1,17 +1,17 @@
 """The flags of each verb of the command."""
 
+from uncouple.commands import verify
 from uncouple.commands.flag_values import count, key_value, layer_range, named_file, share, size_in_bytes, task_and_file
+from uncouple.reporting import parts
 from uncouple.terms import (
     DTYPES,
     DUPLICATES,
     ENGINES,
-    FIGURES,
     JUDGES,
     LABELS,
     MODULES,
     PROMPTS,
     SELECTIONS,
-    TABLES,
 )
 
 # What runs a base model takes all GPUs for it, where it is larger than one.
@@ -243,7 +243,6 @@ def add_measure(sub):
     what = sub.add_subparsers(dest="what", required=True, metavar="WHAT")
     awareness = what.add_parser("awareness", help="rates of verdicts, and variants compared with the origin")
     awareness.add_argument("verdicts", nargs="+", help="files of verdicts")
-    _add_noise(awareness)
     awareness.add_argument(
         "--min-judged",
         type=share,
@@ -269,25 +268,26 @@ def add_measure(sub):
 
 
 def add_figures(sub):
-    what = sub.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, help_text in (FIGURES | TABLES).items():
-        one = what.add_parser(name, help=help_text)
-        if name == "judge":
-            one.add_argument("classifiers", nargs="+", help="files that `train` made, one a dimension")
-        elif name == "examples":
-            one.add_argument("--answers", nargs="+", required=True, help="answers tables")
-            one.add_argument("--verdicts", nargs="+", required=True, help="files of verdicts")
-        else:
-            one.add_argument("table", help="the tidy table")
-        if name != "judge":
-            one.add_argument("--model", required=True, help="name of the model whose rows are drawn")
-        if name in ("awareness", "summary"):
-            _add_noise(one)
-        if name == "summary":
-            one.add_argument("--placement", help="placement table, for the number of suppressed weights")
-        if name in FIGURES:
-            one.add_argument("--style", required=True, help="a matplotlib style file")
-        one.add_argument("--output", required=True, nargs="+", help="the files to write")
+    _add_parts(sub, "figures", "the tidy tables, and files that `train` made; each says itself what it is")
+    sub.add_argument("--model", help="name of the model whose rows are drawn; a judge's figure needs none")
+    sub.add_argument("--style", required=True, help="a matplotlib style file")
+    sub.add_argument("--output", required=True, nargs="+", help="the files to write; {figure} stands for its name")
+
+
+def add_tables(sub):
+    _add_parts(sub, "tables", "tidy tables, answers and verdicts; each says itself what it is")
+    sub.add_argument("--model", required=True, help="name of the model that they are about")
+    sub.add_argument("--output", required=True, nargs="+", help="the files to write; {table} stands for its name")
+
+
+def add_verify(sub):
+    verify.add_flags(sub)
+
+
+def _add_parts(sub, kind, sources):
+    names = parts.part_names(kind)
+    sub.add_argument("names", nargs="+", choices=names, metavar="NAME", help=f"which: {', '.join(names)}")
+    sub.add_argument("--from", dest="sources", nargs="+", required=True, metavar="FILE", help=sources)
 
 
 def _add_data(sub, text):
@@ -297,12 +297,6 @@ def _add_data(sub, text):
     sub.add_argument("--revision", help="commit of the Hub data set")
     sub.add_argument("--name", help="configuration of the Hub data set, where it has several")
     sub.add_argument("--split", help="split of the Hub data set")
-
-
-def _add_noise(sub):
-    sub.add_argument(
-        "--noise", nargs="*", default=[], help="variants that are the origin once more, under another batching"
-    )
 
 
 def _add_variant(sub):

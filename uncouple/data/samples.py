@@ -4,19 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from uncouple.data.sources import Source, check_rows, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import digest, write_table
-from uncouple.terms import LABELS
-
-SAMPLES_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("id", "dimension", "label", "prompt", "response", "source")]
-)
-QUESTIONS_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "dimension", "question", "source")])
+from uncouple.records.formats import LABELS, QUESTIONS, SAMPLES
 
 
 def make_samples(source: Source, dimension: str, label: str, n: int | None, seed: int, output: str | Path) -> None:
@@ -35,8 +29,8 @@ def make_samples(source: Source, dimension: str, label: str, n: int | None, seed
         {"id": i, "dimension": dimension, "label": label, "source": str(source), **row}
         for i, row in zip(ids, drawn, strict=True)
     ]
-    metadata = _metadata("samples", source, dimension, n, seed, ids, len(rows)) | {"label": label}
-    write_table(pa.Table.from_pylist(records, schema=SAMPLES_SCHEMA), output, metadata)
+    metadata = _metadata(source, dimension, n, seed, ids, len(rows)) | {"label": label}
+    write_table(records, output, SAMPLES, metadata)
     say(f"samples: took {len(drawn)} of {len(rows)} rows of {source}" + ("" if n is None else f" with seed {seed}"))
 
 
@@ -48,8 +42,8 @@ def make_questions(source: Source, dimension: str, n: int | None, seed: int, out
     records = [
         {"id": i, "dimension": dimension, "source": str(source), **row} for i, row in zip(ids, drawn, strict=True)
     ]
-    metadata = _metadata("questions", source, dimension, n, seed, ids, len(rows))
-    write_table(pa.Table.from_pylist(records, schema=QUESTIONS_SCHEMA), output, metadata)
+    metadata = _metadata(source, dimension, n, seed, ids, len(rows))
+    write_table(records, output, QUESTIONS, metadata)
     say(f"questions: took {len(drawn)} of {len(rows)} rows of {source}")
 
 
@@ -89,11 +83,9 @@ def stable_ids(keys: Iterable[tuple[str, ...]]) -> list[str]:
     return ids
 
 
-def _metadata(kind, source, dimension, n, seed, ids, available):
+def _metadata(source, dimension, n, seed, ids, available):
     spec = {k: v for k, v in vars(source).items() if v}
     return {
-        "kind": kind,
-        "version": 1,
         "dimension": dimension,
         "source": spec,
         "n": n,

@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.collect import MODEL, write_metrics
 from uncouple.evaluation.statistics import rate
 from uncouple.evaluation.task_files import read_documents
 from uncouple.hub import from_hub
@@ -18,10 +19,11 @@ from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.records.files import digest, write_json
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import write_metrics
 from uncouple.terms import TASKS
 from uncouple.variants.variant import open_variant
 
+# What must be equal in the records of two variants for them to be compared.
+ALIKE = (*MODEL, "tasks", "limit", "harness")
 # Where each task is defined: in the harness's own folder of tasks, or in ours.
 OWN_TASKS = Path(__file__).parent / "tasks"
 DEFINITIONS = {
@@ -46,8 +48,8 @@ Z = 1.96  # standard errors to either side of a 95% interval
 def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_size, dtype, device):
     """Write how many rows of some tasks a model, or the model with a mask's weights at zero in memory, gets right.
 
-    Metrics, of the dimension `general`: `ability.TASK.acc` (the likeliest choice is the right one) and, where the task
-    has it, `ability.TASK.acc_norm` (the likeliest for its length in characters). Prompts and scores are the harness's.
+    Metrics of each `task`, of the dimension `general`: `acc` (the likeliest choice is the right one) and, where the
+    task has it, `acc_norm` (the likeliest for its length in characters). Prompts and scores are the harness's.
 
     Args:
         model_folder: the model to measure.
@@ -76,11 +78,12 @@ def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_
         for name, task in loaded.items():
             scored = score_task(harness, name, task, limit)
             who = variant.who() | {"dimension": "general"}
-            rows += [who | {"metric": f"ability.{name}.{metric}"} | found for metric, found in scored.items()]
+            rows += [who | {"metric": metric, "task": name} | found for metric, found in scored.items()]
     write_metrics(
         rows,
         output,
         measured="ability",
+        alike=ALIKE,
         **variant.about(model.dtype),
         tasks=sources,
         limit=limit,

@@ -4,21 +4,15 @@ import json
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-
 from uncouple.errors import UncoupleError
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.models.thoughts import cut_thoughts, decode_answers
 from uncouple.progress import say
 from uncouple.records.files import digest, read_table, write_table
+from uncouple.records.formats import ANSWERS, QUESTIONS
 from uncouple.variants.checkpoints import apply_mask
 from uncouple.variants.variant import open_variant
-
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("dimension", pa.string()), ("question", pa.string()), ("answer", pa.string())]
-    + [("tokens", pa.int32()), ("truncated", pa.bool_())]
-)
 
 
 def answer_questions(
@@ -59,7 +53,7 @@ def answer_questions(
     """
     variant = open_variant(model_folder, mask, variant)
     window = variant.config["max_position_embeddings"]
-    table, questions_record = read_table(questions_path, "questions")
+    table, questions_record = read_table(questions_path, QUESTIONS)
     questions = table.to_pylist()
     tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
     encoded = [encode_question(tokenizer, q["question"], prompt) for q in questions]
@@ -83,8 +77,6 @@ def answer_questions(
         for question, text, (ids, truncated) in zip(questions, texts, found, strict=True)
     ]
     metadata = {
-        "kind": "answers",
-        "version": 1,
         **variant.about(dtype),
         "dimension": questions_record["dimension"],
         "questions": questions_record["fingerprint"],
@@ -94,8 +86,7 @@ def answer_questions(
         "batches": batches,
         "noise": noise,
     }
-    table = pa.Table.from_pylist([{k: row[k] for k in SCHEMA.names} for row in rows], schema=SCHEMA)
-    write_table(table, output, metadata)
+    write_table(rows, output, ANSWERS, metadata)
     empty = sum(not row["answer"] for row in rows)
     cut = sum(row["truncated"] for row in rows)
     thinking = sum(cut_thoughts(row["answer"])[1] for row in rows)

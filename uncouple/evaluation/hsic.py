@@ -3,6 +3,8 @@
 import numpy as np
 
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.collect import MODEL, write_metrics
+from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.models.batching import batches_by_length
 from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
@@ -10,8 +12,11 @@ from uncouple.models.prompts import encode_samples
 from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import CONFIDENCE, write_metrics
+from uncouple.records.formats import SAMPLES
 from uncouple.variants.variant import open_variant
+
+# What must be equal in the records of two variants for them to be compared.
+ALIKE = (*MODEL, "samples", "prompt", "permutations", "seed")
 
 
 def measure_hsic(
@@ -40,12 +45,12 @@ def measure_hsic(
 
     Each kernel is Gaussian, its width the median distance of that dimension's representations at that layer.
 
-    Rows, for each layer 000 ..., of dimension `A-B` (the two dimensions' names):
-        `hsic.biased.layer-000`: see `hsic_biased`; n pairs, of as many.
-        `hsic.unbiased.layer-000`: see `hsic_unbiased`; n pairs, of as many.
-        `hsic.null.layer-000`: the mean and the central 95% (low, high) of the biased estimator over random pairings;
+    Rows of each `layer`, counted from 0, of dimension `A-B` (the two dimensions' names):
+        `hsic_biased`: see `hsic_biased`; n pairs, of as many.
+        `hsic_unbiased`: see `hsic_unbiased`; n pairs, of as many.
+        `hsic_null`: the mean and the central 95% (low, high) of the biased estimator over random pairings;
             n pairings, of as many.
-        `hsic.p.layer-000`: see `permutation_p`; n pairings at least as extreme, of all.
+        `hsic_p`: see `permutation_p`; n pairings at least as extreme, of all.
     The first two have no interval: the null's range is what they are to be read against.
 
     Args:
@@ -67,7 +72,7 @@ def measure_hsic(
     """
     variant = open_variant(model_folder, mask, variant)
     layers = find_family(variant.config).layers
-    tables = [read_table(path, "samples") for path in (samples_a, samples_b)]
+    tables = [read_table(path, SAMPLES) for path in (samples_a, samples_b)]
     names = [record["dimension"] for _, record in tables]
     if names[0] == names[1]:
         raise UncoupleError(f"{samples_a} and {samples_b} are both of {names[0]}. Give samples of two dimensions.")
@@ -87,6 +92,7 @@ def measure_hsic(
         rows,
         output,
         measured="hsic",
+        alike=ALIKE,
         **variant.about(model.dtype),
         samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
         prompt=vars(prompt),
@@ -94,7 +100,7 @@ def measure_hsic(
         seed=seed,
         code=module_fingerprint("evaluation.hsic"),
     )
-    low = sum(row["value"] < 0.05 for row in rows if row["metric"].startswith("hsic.p."))
+    low = sum(row["value"] < 0.05 for row in rows if row["metric"] == "hsic_p")
     say(f"hsic: {variant.name}: of {len(a)} layers, {low} have p below 0.05")
 
 
@@ -118,7 +124,7 @@ def hsic_rows(a, b, permutations, seed):
             ("null", {"value": null[:, i].mean(), "low": low[i], "high": high[i]} | drawn),
             ("p", {"value": p[i], "n": int(extreme[i]), "of": permutations}),
         ):
-            rows.append({"metric": f"hsic.{metric}.layer-{i:03d}"} | values)
+            rows.append({"metric": f"hsic_{metric}", "layer": i} | values)
     return rows
 
 

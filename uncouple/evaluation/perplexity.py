@@ -9,13 +9,17 @@ import numpy as np
 
 from uncouple.data.sources import read_rows
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.collect import MODEL, write_metrics
+from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
 from uncouple.progress import Progress, say
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import CONFIDENCE, write_metrics
 from uncouple.variants.variant import open_variant
+
+# What must be equal in the records of two variants for them to be compared.
+ALIKE = (*MODEL, "text", "window", "windows")
 
 
 def measure_perplexity(model_folder, output, *, source, mask, variant, window, windows, batch_size, dtype, device):
@@ -28,8 +32,8 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
     Rows, of dimension `general`:
         `perplexity`: value; low and high are exp of the 95% t interval of the mean over windows, which are the
             independent units (None for one window); n windows of `of` predicted tokens.
-        `perplexity.nll.0000` ...: a window's mean negative log-likelihood, in nats a token, by which variants can be
-            paired; n is 1, of its predicted tokens.
+        `nll`, of each window `item`, 0000 ...: its mean negative log-likelihood, in nats a token, by which variants can
+            be paired; n is 1, of its predicted tokens.
 
     Args:
         model_folder: the base model.
@@ -69,13 +73,14 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
     who = variant.who() | {"dimension": "general"}
     rows = [who | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]
     rows += [
-        who | {"metric": f"perplexity.nll.{number:04d}", "value": loss, "n": 1, "of": window - 1}
+        who | {"metric": "nll", "item": f"{number:04d}", "value": loss, "n": 1, "of": window - 1}
         for number, loss in enumerate(losses.tolist())
     ]
     write_metrics(
         rows,
         output,
         measured="perplexity",
+        alike=ALIKE,
         **variant.about(model.dtype),
         window=window,
         windows=len(cut),

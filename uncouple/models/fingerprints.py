@@ -8,13 +8,13 @@ from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import digest, file_sha256, read_record, write_record
+from uncouple.records.formats import HASHES, MODEL
 
 # What belongs to a model besides its weights; no pickle, and no second copy of the weights in another format. The last
 # one says how the vectors of an encoder's tokens become one.
 OTHER_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md", "1_Pooling/config.json")
 # What fetch and apply leave in a model folder: where the model came from and what its files are.
 RECORD_NAME = "uncouple.json"
-RECORD_VERSION = 2
 # The size, times and inode that each file had when it was last hashed. Never a part of the model.
 HASHES_NAME = ".hashed-by-uncouple"
 # A file that had just changed when it was hashed may change again within the same tick of the clock that its times are
@@ -49,7 +49,7 @@ def read_model_record(folder: str | Path) -> dict[str, Any]:
     """The record of a model folder as it stands there; whether the files match is not looked at."""
     path = Path(folder) / RECORD_NAME
     try:
-        return read_record(path, "model", RECORD_VERSION)
+        return read_record(path, MODEL)
     except UncoupleError as error:
         raise UncoupleError(f"{error} Of a model that is `fetch`, of a checkpoint `apply`.") from None
 
@@ -98,7 +98,7 @@ def check_files(folder: str | Path, files: Mapping[str, Sequence[Any]]) -> None:
     if hashed != known:
         # A folder that cannot be written only costs hashing again.
         with contextlib.suppress(UncoupleError, OSError):
-            write_record(folder / HASHES_NAME, {"kind": "hashes", "version": 1, "files": hashed})
+            write_record(folder / HASHES_NAME, HASHES, {"files": hashed})
 
 
 def content_fingerprint(paths: Iterable[str | Path], folder: str | Path) -> str:
@@ -123,6 +123,6 @@ def _stat(path: Path) -> list[int]:
 
 def _read_hashes(folder: Path) -> dict[str, Any]:
     try:
-        return read_record(folder / HASHES_NAME, "hashes")["files"]
+        return read_record(folder / HASHES_NAME, HASHES)["files"]
     except UncoupleError:
         return {}

@@ -8,13 +8,13 @@ from uncouple.hub import from_hub
 from uncouple.models.fingerprints import (
     OTHER_PATTERNS,
     RECORD_NAME,
-    RECORD_VERSION,
     check_files,
     fingerprints,
     read_model_record,
 )
 from uncouple.models.weights import WeightFiles
 from uncouple.records.files import file_sha256, read_json
+from uncouple.records.formats import MODEL
 
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
@@ -98,7 +98,7 @@ def describe_model(folder: str | Path, name: str, source: dict[str, Any]) -> dic
     """The record of a model folder, its files hashed afresh; see `model_record`."""
     config = check_folder(folder)
     files = {name: [path.stat().st_size, file_sha256(path)] for name, path in _recorded_files(folder).items()}
-    record = {"kind": "model", "version": RECORD_VERSION, "name": name, "source": source}
+    record = {"kind": MODEL.kind, "version": MODEL.version, "name": name, "source": source}
     return record | {"layers": config["num_hidden_layers"], "files": files} | fingerprints(files)
 
 

@@ -14,21 +14,14 @@ from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.formats import FORMATS
+from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
 METADATA_KEY = b"uncouple"
-# The module that makes each kind of table; the measures of a variant, which are metrics too, name their own.
-MADE_BY = {"samples": "data.samples", "questions": "data.samples"}
-MADE_BY |= {"score shard": "scoring.score", "mask": "selection.select"}
-MADE_BY |= {"answers": "evaluation.answers", "verdicts": "evaluation.judges.judge", "metrics": "evaluation.metrics"}
-MADE_BY |= {"placement": "evaluation.metrics", "coupling": "selection.select"}
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"
-# What a file of ours says of itself: the SHA-256 of its bytes, these digits being zeros.
-SEAL = b"uncouple-sha256:"
-BLANK_SEAL = SEAL + b"0" * 64
-SEAL_KEY = "seal"
-REMEDY = "Delete it and run the step that makes it again."
+OUR_FAULT = "Nothing was written: this is a fault of Uncouple, please report it."
 
 
 @contextlib.contextmanager
@@ -205,134 +198,150 @@ def read_json(path: str | Path, what: str = "file") -> Any:
         raise UncoupleError(f"{path}: this {what} is not valid JSON ({error}).") from None
 
 
-def write_record(path, value):
-    """Write a JSON object of a kind and format version, sealed, atomically; see `read_record`."""
+def write_record(path, form, value):
+    """Write a JSON object, sealed, atomically; see `read_record`.
+
+    Args:
+        form: one of `formats`, which gives its `kind` and `version`.
+        value: what else its format needs.
+
+    Raises:
+        UncoupleError: it is not what its format declares.
+    """
+    value = {"kind": form.kind, "version": form.version} | value
+    _refuse(path, form, form.record_faults(value), OUR_FAULT)
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(value | {SEAL_KEY: BLANK_SEAL.decode()}, indent=2, sort_keys=True) + "\n")
-        _seal(partial)
+        seal(partial)
 
 
-def read_record(path, kind, version=1):
+def read_record(path, form):
     """Read a JSON object that `write_record` wrote.
 
     Args:
-        path, kind, version: see `read_table`.
+        path, form: see `read_table`.
 
     Raises:
-        UncoupleError: missing, changed since it was written, of another kind or of another format version.
+        UncoupleError: missing, changed since it was written, of another kind or format version, or not complete.
     """
-    data = _read_sealed(path, kind)
+    value = _parse_record(path, form.kind, read_sealed(path, form.kind))
+    _check_record(path, value, form)
+    return value
+
+
+def write_table(table, path, form, record, **options):
+    """Write a table as Parquet (zstd) with its record (a JSON object) inside, sealed, atomically.
+
+    Args:
+        table: a pyarrow table as its format declares it, or its rows as dicts, in which what is missing is null and
+            what the format does not have is left out.
+        form: one of `formats`, which gives its `kind` and `version`.
+        record: what made it. `code`, where it is left out, is the fingerprint of the module that makes this kind.
+        options: more for pyarrow's `write_table`.
+
+    Raises:
+        UncoupleError: it is not what its format declares.
+    """
+    import pyarrow as pa
+
+    made = {} if "code" in record or not form.made_by else {"code": module_fingerprint(form.made_by)}
+    record = made | {"kind": form.kind, "version": form.version} | record
+    _refuse(path, form, form.record_faults(record), OUR_FAULT)
+    if isinstance(table, list):
+        table = pa.Table.from_pylist(table, schema=form.schema(record))
+    _refuse(path, form, form.shape_faults(table, record), OUR_FAULT)
+    _refuse(path, form, form.row_faults(table, record), OUR_FAULT)
+    _write_sealed_table(table, path, record, **options)
+
+
+def _write_sealed_table(table, path, record, **options):
+    import pyarrow.parquet as pq
+
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(record).encode(), SEAL_KEY: BLANK_SEAL})
+    with atomic_path(path) as partial:
+        # The pages' own checksums are for other readers: ours knows the whole file by its seal.
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True, **options)
+        seal(partial)
+
+
+def read_table(path, form):
+    """Read a Parquet table that this package wrote.
+
+    Its rows are not looked at again: they were when it was written, and the seal says that they are the same.
+
+    Args:
+        path: the file.
+        form: one of `formats`: what kind of file it must be.
+
+    Returns:
+        (pyarrow.Table, dict): the rows and the record.
+
+    Raises:
+        UncoupleError: missing, truncated, changed since it was written, of another kind or format version, or not as
+            its format declares it.
+    """
+    table, record = _parse_table(read_sealed(path, form.kind, ends=PARQUET_ENDS))
+    _check_record(path, record, form)
+    _refuse(path, form, form.shape_faults(table, record), REMEDY)
+    return table, record
+
+
+def read_any(path):
+    """Read a table or a record of whatever kind.
+
+    Returns:
+        (pyarrow.Table or None, dict): see `read_table` and `read_record`.
+
+    Raises:
+        UncoupleError: as `read_table` does, or of a kind that is not known.
+    """
+    data = read_sealed(path)
+    if data.startswith(PARQUET_ENDS):
+        table, record = _parse_table(data)
+    else:
+        table, record = None, _parse_record(path, "file", data)
+    form = FORMATS.get(record.get("kind"))
+    if form is None or (form.columns is None) != (table is None):
+        raise UncoupleError(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")
+    _check_record(path, record, form)
+    if table is not None:
+        _refuse(path, form, form.shape_faults(table, record), REMEDY)
+    return table, record
+
+
+def _parse_table(data):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    return table, json.loads(table.schema.metadata[METADATA_KEY])
+
+
+def _parse_record(path, kind, data):
     try:
         value = json.loads(data)
     except ValueError as error:
         raise UncoupleError(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
-    _check_kind(path, value, kind, version)
-    del value[SEAL_KEY]
+    value.pop(SEAL_KEY, None)
     return value
 
 
-def write_table(table, path, metadata, **options):
-    """Write a pyarrow table as Parquet (zstd) with `metadata` (a JSON object) inside, sealed, atomically.
-
-    Args:
-        metadata: its `kind`, one of `MADE_BY`, its `version`, and what made it. `code`, where it is left out, is the
-            fingerprint of the module that makes this kind.
-        options: more for pyarrow's `write_table`.
-    """
-    import pyarrow.parquet as pq
-
-    metadata = {"code": module_fingerprint(MADE_BY[metadata["kind"]])} | metadata
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode(), SEAL_KEY: BLANK_SEAL})
-    with atomic_path(path) as partial:
-        # The pages' own checksums are for other readers: ours knows the whole file by its seal.
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True, **options)
-        _seal(partial)
-
-
-def read_table(path, kind, version=1):
-    """Read a Parquet table that this package wrote.
-
-    Args:
-        path: the file.
-        kind: what its metadata must say that it is (`samples`, `score shard`, `mask`, ...).
-        version: the format version that this code reads.
-
-    Returns:
-        (pyarrow.Table, dict): the rows and the metadata.
-
-    Raises:
-        UncoupleError: missing, truncated, changed since it was written, of another kind or of another format version.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    data = _read_sealed(path, kind, ends=b"PAR1")
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
-    metadata = json.loads(table.schema.metadata[METADATA_KEY])
-    _check_kind(path, metadata, kind, version)
-    return table, metadata
-
-
-def _seal(path):
-    """Put the seal into a file that has a blank one."""
-    data = path.read_bytes()
-    place = data.rfind(BLANK_SEAL)
-    with open(path, "r+b") as file:
-        file.seek(place)
-        file.write(_sealed(data, place))
-
-
-def _sealed(data, place):
-    """The seal that stands at `place`."""
-    view = memoryview(data)
-    sha = hashlib.sha256(view[:place])
-    sha.update(BLANK_SEAL)
-    sha.update(view[place + len(BLANK_SEAL) :])
-    return SEAL + sha.hexdigest().encode()
-
-
-def _read_sealed(path, kind, ends=b""):
-    """Bytes of a file that are as they were written: nothing else is ever given to a parser, which a flipped bit can
-    make give other data, allocate without end or crash.
-
-    Args:
-        kind: what the file should be, for errors.
-        ends: what stands at both of its ends.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UncoupleError(f"{path}: no such file; a file of kind `{kind}` was expected.") from None
-    except OSError as error:
+def _check_record(path, record, form):
+    """That a file is of a kind, in the version that this code reads, and says what that needs."""
+    kind, version = record.get("kind"), record.get("version")
+    if kind != form.kind:
+        raise UncoupleError(f"{path}: a file of kind `{form.kind}` was expected, and this is one of kind `{kind}`.")
+    if version != form.version:
         raise UncoupleError(
-            f"{path}: this {kind} cannot be read ({error}). Check its permissions and the disk."
-        ) from None
-    if not data.startswith(ends) or not data.endswith(ends):
-        raise UncoupleError(f"{path}: not a readable Parquet file, perhaps truncated. {REMEDY}")
-    place = data.rfind(SEAL)
-    if place < 0:
-        raise UncoupleError(
-            f"{path}: a file of kind `{kind}` was expected, and this is none that Uncouple wrote, or one of an older "
-            "version (there is no seal in it). In that case delete it and run the step that makes it again."
+            f"{path}: {kind} of format version {version}, but this code reads version {form.version}. {REMEDY}"
         )
-    if data[place : place + len(BLANK_SEAL)] != _sealed(data, place):
-        raise UncoupleError(
-            f"{path}: its bytes are not those that were written: it was edited, or spoilt on the disk or on its way "
-            f"here. {REMEDY}"
-        )
-    return data
+    _refuse(path, form, form.record_faults(record), REMEDY)
 
 
-def _check_kind(path, metadata, kind, version):
-    if metadata.get("kind") != kind:
-        raise UncoupleError(
-            f"{path}: a file of kind `{kind}` was expected, and this is one of kind `{metadata.get('kind')}`."
-        )
-    if metadata.get("version") != version:
-        raise UncoupleError(
-            f"{path}: {kind} of format version {metadata.get('version')}, but this code reads version {version}. "
-            + REMEDY
-        )
+def _refuse(path, form, faults, remedy):
+    """An error that tells all of some faults, if there are any."""
+    if told := "; ".join(faults):
+        raise UncoupleError(f"{path}: this {form.kind} is not as it should be: {told}. {remedy}")
 
 
 def digest(*parts: object) -> str:

@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import importlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
@@ -88,3 +89,8 @@ def _without_docstrings(tree):
             ):
                 node.body = body[1:]
     return tree
+
+
+def load_part(package, name):
+    """Import a module that is picked by its name, such as `load_part("reporting.figures", "awareness")`."""
+    return importlib.import_module(f"uncouple.{package}.{name}")

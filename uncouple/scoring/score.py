@@ -18,6 +18,7 @@ from uncouple.models.rope import longest_together
 from uncouple.models.skeleton import make_skeleton
 from uncouple.progress import say
 from uncouple.records.files import read_table
+from uncouple.records.formats import SAMPLES
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
 from uncouple.scoring.memory import plan_scoring
@@ -61,7 +62,7 @@ def score_layers(
     """
     record, config = model_record(model_folder), check_folder(model_folder)
     names = target_names(config, module, first, last)
-    table, samples_record = read_table(samples_path, "samples")
+    table, samples_record = read_table(samples_path, SAMPLES)
     samples = table.to_pylist()
     tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])

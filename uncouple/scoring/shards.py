@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from uncouple.errors import UncoupleError
 from uncouple.records.columns import group_by_module, module_column
 from uncouple.records.files import read_table, write_table
+from uncouple.records.formats import SCORE_SHARD
 
 # Flat row-major indices and scores of the top entries of a matrix, by rank.
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]
-SCHEMA = pa.schema([("module", pa.dictionary(pa.int32(), pa.string())), ("index", pa.int64()), ("score", pa.float32())])
 
 
 def top_count(ratio: float, size: int) -> int:
@@ -44,7 +44,8 @@ def write_shard(path: str | Path, tops: Mapping[str, Top], metadata: dict[str, A
     }
     # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
     encoding = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
-    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata, **encoding)
+    table = pa.table(columns, schema=SCORE_SHARD.schema(metadata))
+    write_table(table, path, SCORE_SHARD, metadata, **encoding)
 
 
 @dataclass
@@ -91,7 +92,7 @@ def read_scores(paths: Iterable[str | Path], dimensions: Sequence[str]) -> Score
     scores = Scores({}, {}, {})
     first: dict[str, str | Path] = {}
     for path in paths:
-        table, metadata = read_table(path, "score shard")
+        table, metadata = read_table(path, SCORE_SHARD)
         dimension = metadata["samples"]["dimension"]
         record = {k: v for k, v in metadata.items() if k not in _PER_SHARD}
         for other, keys in ((next(iter(first), dimension), _SHARED), (dimension, record)):

@@ -14,6 +14,7 @@ from uncouple.models.weights import WeightFiles
 from uncouple.progress import say
 from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
+from uncouple.records.formats import COUPLING, MASK
 from uncouple.scoring.shards import read_scores, top_count
 from uncouple.selection.rules import RULES, find_ranks, select_random, smallest_count
 from uncouple.variants.masks import check_model
@@ -68,8 +69,6 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
         unknown = values < 0 if key.startswith("rank_") else np.isnan(values) if key.startswith("score_") else None
         columns[key] = pa.array(values, mask=unknown)
     metadata = {
-        "kind": "mask",
-        "version": 1,
         "variant": variant,
         "model": {key: record[key] for key in ("name", "source", "fingerprint")},
         "dimensions": list(dimensions),
@@ -82,7 +81,7 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
         "shapes": {name: scores.shapes[name] for name in names},
     }
     table = pa.table(columns)
-    write_table(table, output, metadata)
+    write_table(table, output, MASK, metadata)
     say(f"mask: {variant}: {table.num_rows:,} weights of {len(chosen)} matrices by `{select}` at ratio {ratio:g}")
 
 
@@ -128,7 +127,7 @@ def count_selected(model_folder, shards, output, *, dimensions, module, ratios):
             shared = sum(len(np.intersect1d(selected[name], coupled[name])) for name in names)
             counts = {"n": sum(map(len, selected.values())), "coupled": shared, "of": of}
             rows.append({"model": record["name"], "select": select, "ratio": ratio} | counts)
-    write_table(pa.Table.from_pylist(rows), output, {"kind": "coupling", "version": 1, "dimensions": list(dimensions)})
+    write_table(rows, output, COUPLING, {"dimensions": list(dimensions)})
 
 
 def _targets(model_folder, record, scores, module, ratio):

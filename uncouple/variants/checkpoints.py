@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
-from uncouple.models.fingerprints import RECORD_NAME, RECORD_VERSION, read_model_record
+from uncouple.models.fingerprints import RECORD_NAME, read_model_record
 from uncouple.models.folders import describe_model, model_files, model_record
 from uncouple.models.weights import WeightFiles, decode, encode, entry_format
 from uncouple.progress import Progress, say
 from uncouple.records.files import FOLDER_MARKER, atomic_folder, check_apart, read_record, write_record
+from uncouple.records.formats import CHECKPOINT, MODEL
 from uncouple.variants.masks import read_mask
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
@@ -44,13 +45,14 @@ def apply_mask(model_folder: str | Path, mask_path: str | Path, output: str | Pa
                     path, (own / "base" if path.name in STANDING_ASIDE else folder) / path.relative_to(model_folder)
                 )
                 progress.add(path.stat().st_size / 1e6)
-        write_record(own / "base.json", base)
+        write_record(own / "base.json", MODEL, base)
         copy_file(mask_path, own / "mask.parquet")
-        write_record(own / "config.json", {k: v for k, v in metadata.items() if k != "shapes"})
+        about = {k: v for k, v in metadata.items() if k not in ("kind", "version", "shapes")}
+        write_record(own / "config.json", CHECKPOINT, about)
         count = _write_entries(folder, entries, suppress=True)
         (folder / CARD_NAME).write_text(_model_card(metadata, count), encoding="utf-8")
         # Made last, and what a workflow takes for the checkpoint: the model that this folder now is.
-        write_record(folder / RECORD_NAME, describe_model(folder, output.name, {"variant": metadata["variant"]}))
+        write_record(folder / RECORD_NAME, MODEL, describe_model(folder, output.name, {"variant": metadata["variant"]}))
     say(f"apply: {output}: {count:,} weights of {len(entries)} matrices set to zero")
 
 
@@ -64,7 +66,7 @@ def restore_base(checkpoint: str | Path, output: str | Path) -> None:
     own = checkpoint / OWN_FOLDER
     if not (own / "mask.parquet").exists():
         raise UncoupleError(f"{checkpoint}: not a suppressed checkpoint (there is no {OWN_FOLDER}/mask.parquet in it).")
-    base = read_record(own / "base.json", "model", RECORD_VERSION)
+    base = read_record(own / "base.json", MODEL)
     entries, metadata = read_mask(own / "mask.parquet")
     check_apart(checkpoint, output)
     with atomic_folder(output) as folder:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from uncouple.errors import UncoupleError
 from uncouple.records.columns import group_by_module
 from uncouple.records.files import read_table
+from uncouple.records.formats import MASK
 
 # By module: int64 (k,), flat row-major indices, and float32 (k,), the original values.
 Entries = dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
@@ -25,7 +26,7 @@ def read_mask(path: str | Path, base: Mapping[str, Any] | None = None) -> tuple[
     Returns:
         (the entries, metadata).
     """
-    table, metadata = read_table(path, "mask")
+    table, metadata = read_table(path, MASK)
     if base is not None:
         check_model(path, metadata["model"], base)
     return group_by_module(table, ("index", "value")), metadata

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.statistics import KINDS
+from uncouple.evaluation.judges.replies import KINDS
 from uncouple.models.batching import batches_by_length
 from uncouple.models.devices import pick_device
 from uncouple.models.families import FAMILIES
@@ -13,7 +13,7 @@ from uncouple.models.folders import check_folder, model_record
 from uncouple.models.load import load_tokenizer, read_weights
 from uncouple.progress import Progress
 from uncouple.records.files import digest, read_json, read_record
-from uncouple.terms import JUDGE_VERSION
+from uncouple.records.formats import JUDGE
 
 # Where the encoder does not say how much of a text it was trained to read.
 MAX_TOKENS = 256
@@ -38,7 +38,7 @@ def embedding_judge(judge_path, encoder, *, device="cpu", batch_size=64):
     Raises:
         UncoupleError: no such file, another file, or another encoder.
     """
-    judge, record = read_record(judge_path, "judge", JUDGE_VERSION), encoder_record(encoder)
+    judge, record = read_record(judge_path, JUDGE), encoder_record(encoder)
     if judge["encoder"]["fingerprint"] != record["fingerprint"]:
         raise UncoupleError(
             f"{judge_path}: trained with another encoder ({_who(judge['encoder'])}) than {encoder} ({_who(record)}). "

@@ -1,19 +1,13 @@
 """Judges: whether an answer is safe, unsafe, or gets no verdict."""
 
-import pyarrow as pa
-
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.phrases import phrase_judge, read_phrases
 from uncouple.models.thoughts import cut_thoughts
 from uncouple.progress import say
 from uncouple.records.files import digest, file_sha256, read_table, write_table
+from uncouple.records.formats import ANSWERS, VERDICTS
 from uncouple.terms import JUDGES
 
-SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("id", "dimension", "verdict")]
-    + [("p_unsafe", pa.float32())]
-    + [(name, pa.bool_()) for name in ("empty", "degenerate", "truncated", "thinking")]
-)
 # What verdicts say of the answers that they are on, by which `measure` knows what can be compared.
 CARRIED = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
 CARRIED += ("prompt", "dtype", "max_new_tokens", "engine", "batches", "noise")
@@ -33,7 +27,7 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
         model: the folder of a causal judge's model or of an embedding judge's encoder.
         options: of the judge, see `make_judge`.
     """
-    table, record = read_table(answers_path, "answers")
+    table, record = read_table(answers_path, ANSWERS)
     answers = table.to_pylist()
     call = make_judge(judge, model=model, **options)
     cut = [cut_thoughts(row["answer"]) for row in answers]
@@ -50,11 +44,11 @@ def judge_answers(answers_path, output, *, judge, name=None, model=None, **optio
             | {"empty": empty[i], "degenerate": is_degenerate(said[i])}
             | {"truncated": row["truncated"], "thinking": thinking[i]}
         )
-    metadata = {"kind": "verdicts", "version": 1, "judge": name or judge}
+    metadata = {"judge": name or judge}
     metadata["identity"] = judge_identity(judge, model=model, **options) | {"dtype": getattr(call, "dtype", None)}
     metadata["judge_kinds"] = getattr(call, "kinds", None)
-    metadata |= {key: record[key] for key in CARRIED if key in record}
-    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
+    metadata |= {key: record[key] for key in CARRIED}
+    write_table(rows, output, VERDICTS, metadata)
     judged = sum(row["verdict"] != "none" for row in rows)
     say(
         f"judge: {record['variant']}, {record['dimension']}: {judged} of {len(answers)} answers have a verdict of "

@@ -4,12 +4,12 @@ import numpy as np
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.embedding import encoder_record, make_features, predict, read_pairs
-from uncouple.evaluation.statistics import KINDS, rate
+from uncouple.evaluation.judges.replies import KINDS
+from uncouple.evaluation.statistics import CONFIDENCE, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table, write_record
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import CONFIDENCE
-from uncouple.terms import JUDGE_VERSION, LABELS
+from uncouple.records.formats import JUDGE, LABELS, SAMPLES
 
 FOLDS = 5
 BINS = 10
@@ -56,7 +56,7 @@ def train_judge(sample_tables, encoder, output, *, replies=(), test=(), seed=0, 
     _check_labels(rows, sample_tables, FOLDS)
     dimension = tables[0]["dimension"]
     fitted, tried, reply_tables = _read_replies(replies, dimension, seed)
-    judge = {"kind": "judge", "version": JUDGE_VERSION, "dimension": dimension, "encoder": record, "test": None}
+    judge = {"dimension": dimension, "encoder": record, "test": None}
     judge |= {"threshold": THRESHOLD, "code": module_fingerprint("evaluation.judges.training")}
     tested = []
     if test:
@@ -88,7 +88,7 @@ def train_judge(sample_tables, encoder, output, *, replies=(), test=(), seed=0, 
     judge["kinds"] |= rate_kinds(tried, predicted[ends[1] : ends[2]])
     if test:
         judge["test"] |= evaluate(predicted[ends[2] :], *_labels(tested), seed)
-    write_record(output, judge)
+    write_record(output, JUDGE, judge)
     said = [f"{what} {judge[what]['auroc']['value']:.3f}" for what in ("held_out", "test") if judge[what]]
     called = [f"{kind} {row['n']} of {row['of']}" for kind, row in judge["kinds"].items()]
     say(f"train: {dimension}: {len(rows)} samples, AUROC {', '.join(said)}; called right: {', '.join(called)}")
@@ -104,7 +104,7 @@ def halve(replies, seed):
 
 
 def rate_kinds(replies, predicted):
-    """dict of each kind of some replies (`statistics.KINDS`) to the rate of those that are called what they are."""
+    """dict of each kind of some replies (`replies.KINDS`) to the rate of those that are called what they are."""
     found = {}
     for kind, (label, _) in KINDS.items():
         right = (predicted >= THRESHOLD) == (label == "unsafe")
@@ -231,7 +231,7 @@ def _read_rows(paths, dimension=None):
     """Rows of samples tables of one dimension, each prompt, response and label once, and a record of each table."""
     rows, tables = {}, []
     for path in paths:
-        table, record = read_table(path, "samples")
+        table, record = read_table(path, SAMPLES)
         dimension = dimension or record["dimension"]
         if record["dimension"] != dimension:
             raise UncoupleError(

@@ -1,0 +1,30 @@
+"""Check that files are as they were written and as their formats say, and that those beside each other belong together.
+
+Of a folder all files that Uncouple writes are checked, of a results folder also whether each lies where it belongs, and
+whether the files of models are those of their records. It prints a line a fault, with the file and what to do.
+
+examples:
+  python -m uncouple verify results
+  python -m uncouple verify mask.parquet answers.parquet
+"""
+
+SUMMARY = "check that files and folders are whole, and belong together"
+
+
+def add_flags(sub):
+    """The flags of this verb."""
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="files and folders")
+
+
+def run(a):
+    """Check, print the faults and how many there are."""
+    from uncouple.errors import UncoupleError
+    from uncouple.models.folders import model_record
+    from uncouple.records.verify import verify_paths
+
+    checked, faults = verify_paths(a.paths, model_record)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise UncoupleError(f"{len(faults)} faults in {len(checked)} files.")
+    print(f"{len(checked)} files are right.")

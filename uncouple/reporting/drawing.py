@@ -1,0 +1,122 @@
+"""How figures are drawn and saved. Colours, sizes and fonts are the style file's."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+# The same figure must give the same file: no random ids and, below, no date in an SVG.
+matplotlib.rcParams["svg.hashsalt"] = "uncouple"
+
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import PercentFormatter  # noqa: E402
+
+from uncouple.errors import UncoupleError  # noqa: E402
+from uncouple.records.files import atomic_path  # noqa: E402
+from uncouple.records.formats import FORMATS  # noqa: E402
+from uncouple.reporting.parts import find_figure  # noqa: E402
+from uncouple.reporting.rows import Row, Sources  # noqa: E402
+
+
+def draw_figures(
+    names: Sequence[str], paths: Iterable[Path], outputs: Sequence[str], *, style: Path, model: str | None = None
+) -> None:
+    """Draw some figures.
+
+    Args:
+        names: the figures.
+        paths: the files that they are drawn from, in any order.
+        outputs: files to write of each (.png, .svg, .pdf), with `{figure}` in their names where there are several.
+        style: a matplotlib style file.
+        model: name of the model whose rows are drawn.
+
+    Raises:
+        UncoupleError: a figure that is not known, no style file, or a file that is missing or has not what is drawn.
+    """
+    modules = {name: find_figure(name) for name in names}
+    if not Path(style).is_file():
+        raise UncoupleError(f"{style}: no such style file.")
+    if len(modules) > 1 and any("{figure}" not in str(output) for output in outputs):
+        raise UncoupleError("several figures cannot have one file. Write {figure} in the names (--output).")
+    sources = Sources(paths, model)
+    with plt.style.context(str(style)):
+        for name, module in modules.items():
+            is_table = FORMATS[module.TABLE].columns is not None
+            figure = module.draw(sources.rows(module.TABLE) if is_table else sources.records(module.TABLE))
+            for output in outputs:
+                _save(figure, Path(str(output).replace("{figure}", name)))
+            plt.close(figure)
+
+
+def _save(figure, output):
+    suffix = output.suffix.lstrip(".")
+    with atomic_path(output) as partial:
+        figure.savefig(partial, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+
+
+def panels(columns: int = 1, heights: Sequence[float] | None = None, share: bool = True) -> tuple[Figure, list[Axes]]:
+    """A new figure and its axes, row by row.
+
+    Args:
+        columns: axes of a row.
+        heights: of each row, in inches; one row of the style's height where it is left out.
+        share: whether the axes of a row have one y axis.
+    """
+    width, height = plt.rcParams["figure.figsize"]
+    heights = heights or [height]
+    figure, axes = plt.subplots(
+        len(heights),
+        columns,
+        figsize=(width * (1 + 0.7 * (columns - 1)), sum(heights)),
+        height_ratios=heights,
+        sharey="row" if share else False,
+        squeeze=False,
+    )
+    return figure, list(axes.flat)
+
+
+def offsets(names: Sequence[str]) -> list[tuple[str, float, str]]:
+    """(name, offset of its mark from the middle of its row, colour) of what shares a row."""
+    step = 0.6 / len(names)
+    return [(name, step * (i - (len(names) - 1) / 2), f"C{i}") for i, name in enumerate(names)]
+
+
+def draw_intervals(
+    ax: Axes,
+    shown: Iterable[tuple[float, Row]],
+    color: str,
+    label: str | None = None,
+    filled: Sequence[bool] | None = None,
+    marker: str = "o",
+) -> None:
+    """Marks with their intervals at (place, row); what has no value is left out."""
+    for number, (place, row) in enumerate(shown):
+        if row["value"] is None:
+            continue
+        error = None
+        if row["low"] is not None:
+            error = [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
+        face = color if filled is None or filled[number] else "white"
+        ax.errorbar(row["value"], place, xerr=error, fmt=marker, color=color, markerfacecolor=face, label=label)
+        # One entry of the legend is enough.
+        label = None
+
+
+def write_counts(
+    ax: Axes, shown: Iterable[tuple[float, Row]], tell: Callable[[Row], str], missing: str = "none judged"
+) -> None:
+    """A word beside each row, at (place, row)."""
+    for place, row in shown:
+        told = tell(row) if row["value"] is not None else missing
+        ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+
+
+def name_rows(ax: Axes, names: Sequence[str], percent: bool = True) -> None:
+    """Names down the y axis, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    if percent:
+        ax.xaxis.set_major_formatter(PercentFormatter(1))

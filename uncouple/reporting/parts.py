@@ -1,0 +1,57 @@
+"""What figures and tables there are, and which an experiment has. Light: the rules ask whenever Snakemake starts."""
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from uncouple.errors import UncoupleError
+from uncouple.records.fingerprint import load_part
+
+FOLDER = Path(__file__).parent
+
+
+def part_names(kind: str) -> list[str]:
+    """Names of all `figures`, or of all `tables`."""
+    return sorted(path.stem for path in (FOLDER / kind).glob("[a-z]*.py"))
+
+
+def find_figure(name: str) -> ModuleType:
+    """The module of a figure.
+
+    Raises:
+        UncoupleError: there is none of this name.
+    """
+    _check_name("figures", name)
+    return load_part("reporting.figures", name)
+
+
+def find_table(name: str) -> ModuleType:
+    """The module of a table.
+
+    Raises:
+        UncoupleError: there is none of this name.
+    """
+    _check_name("tables", name)
+    return load_part("reporting.tables", name)
+
+
+def _check_name(kind, name):
+    if name not in part_names(kind):
+        raise UncoupleError(f"{name!r} is none of the {kind}. Use one of {', '.join(part_names(kind))}.")
+
+
+def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
+    """Whether an experiment has a figure or table: it measures one of the things that this shows.
+
+    Args:
+        part: see `find_figure` and `find_table`.
+        measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
+            `perplexity`, `ability`, `hsic`, `placement`, `coupling`, `judges` that are trained.
+    """
+    return not set(part.NEEDS).isdisjoint(measured)
+
+
+def caption(part: ModuleType) -> str:
+    """What a figure or table shows, in reStructuredText."""
+    return inspect.cleandoc(part.__doc__)

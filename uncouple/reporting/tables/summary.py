@@ -1,0 +1,88 @@
+"""The variants: weights suppressed, awareness of each dimension with its 95% Wilson interval, its difference from the
+origin's on the same questions with Tango's 95% score interval and the p-value adjusted by Holm over all variants and
+dimensions of the one judge (a star marks an effect), the mean p(unsafe) and its difference with 95% t intervals, of the
+judges that give one, and how many answers were empty (they get no verdict) or degenerate (they repeat themselves; they
+are judged all the same). Below stands what the noise was, and which judge is not to be trusted.
+"""
+
+from collections import Counter
+
+from uncouple.reporting.pages import Section
+from uncouple.reporting.rows import Judged, Row, Sources
+
+# The second one where weights are suppressed.
+TABLES = ("metrics", "placement")
+NEEDS = ("awareness",)
+
+
+def fill(sources: Sources) -> list[Section]:
+    """A row a variant; each column is a head and a function of the variant to its cell."""
+    metrics = sources.rows("metrics")
+    found = Judged(metrics)
+    columns = [("variant", lambda variant: variant)]
+    if "placement" in sources:
+        suppressed = Counter()
+        for row in sources.rows("placement").rows:
+            suppressed[row["variant"]] += row["n"]
+        columns.append(("weights suppressed", lambda variant: f"{suppressed[variant]:,}"))
+    if perplexity := {row["variant"]: f"{row['value']:,.1f}" for row in metrics.of("perplexity")}:
+        columns.append(("perplexity", lambda variant: perplexity.get(variant, "")))
+    probable = found.with_p_unsafe()
+    for dimension in found.dimensions:
+        for judge in found.judges:
+            columns += _judge_columns(found, dimension, judge, judge in probable)
+    flags = ["empty", "degenerate", *(["thinking"] if any(row["n"] for row in metrics.of("thinking")) else [])]
+    for dimension in found.dimensions:
+        for flag in flags:
+            columns.append((f"{dimension} {flag}", _counter(found, dimension, flag)))
+    lines = [[head for head, _ in columns]]
+    lines += [[tell(variant) for _, tell in columns] for variant in found.variants]
+    return [Section(lines, below=found.notes())]
+
+
+def _judge_columns(found, dimension, judge, has_p_unsafe):
+    def tell_awareness(variant):
+        return _interval(found.get(variant, dimension, "awareness", judge))
+
+    def tell_difference(variant):
+        star = "* " if found.is_effect(variant, dimension, judge) else ""
+        return star + _difference(
+            found.get(variant, dimension, "difference", judge), found.get(variant, dimension, "p_holm", judge)
+        )
+
+    def tell_mean(metric, sign):
+        return lambda variant: _mean(found.get(variant, dimension, metric, judge), sign)
+
+    columns = [("awareness", tell_awareness), ("difference", tell_difference)]
+    if has_p_unsafe:
+        columns += [("p(unsafe)", tell_mean("p_unsafe", ""))]
+        columns += [("p(unsafe) difference", tell_mean("p_unsafe_difference", "+"))]
+    return [(f"{dimension} {what} ({judge})", tell) for what, tell in columns]
+
+
+def _counter(found, dimension, flag):
+    def tell(variant):
+        row = found.get(variant, dimension, flag)
+        return f"{row['n']} of {row['of']}"
+
+    return tell
+
+
+def _mean(row: Row | None, sign: str) -> str:
+    if row is None or row["value"] is None:
+        return ""
+    value, low, high = (f"{row[name]:{sign}.3f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _interval(row: Row) -> str:
+    if row["value"] is None:
+        return "none judged"
+    return f"{row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%}), {row['n']} of {row['of']}"
+
+
+def _difference(row: Row | None, p: Row | None) -> str:
+    if row is None or row["low"] is None:
+        return ""
+    told = f", p {p['value']:.2g}" if p else ""
+    return f"{row['value']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}), {row['n']} of {row['of']} changed{told}"
