@@ -8,32 +8,31 @@ import pytest
 
 from uncouple.models.weights import read_header
 
-# What is drawn of the one table of metrics, and what is made of it besides.
-DRAWN = {"draw_figure": 5, "write_summary": 1}
+# What is drawn of any table: one job draws all figures of a model, another writes all its tables.
+DRAWN = {"draw_figures": 1, "write_tables": 1}
 COLLECTED = {"collect_metrics": 1, **DRAWN}
 # What verdicts come to, and what answers come to besides.
-VERDICTS = {"measure_awareness": 1, "write_examples": 1, **COLLECTED}
+VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}
 # All that is asked and measured of all variants, of which the noise is not measured.
 ASKED = {"ask_variant": 8, "judge_answers": 16, **ANSWERS}
 MEASURED = {"measure_perplexity": 3, "measure_ability": 3, "measure_hsic": 3}
 # A mask, where its weights are, and all of its variant.
-VARIANT = {"make_mask": 1, "measure_placement": 1, "ask_variant": 2, "judge_answers": 4, **ANSWERS, "draw_figure": 6}
+VARIANT = {"make_mask": 1, "measure_placement": 1, "ask_variant": 2, "judge_answers": 4, **ANSWERS}
 VARIANT |= {"measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
 # Both masks, of which one is written as a checkpoint, and both variants.
 MASKED = {"make_mask": 2, "write_checkpoint": 1, "measure_placement": 1, "ask_variant": 4, "judge_answers": 8}
-MASKED |= {"measure_perplexity": 2, "measure_ability": 2, "measure_hsic": 2, **ANSWERS, "draw_figure": 6}
-COUPLING = {"count_coupling": 1, "write_selections": 1}
-SELECTED = {**MASKED, **COUPLING, "draw_figure": 7}
+MASKED |= {"measure_perplexity": 2, "measure_ability": 2, "measure_hsic": 2, **ANSWERS}
+COUPLING = {"count_coupling": 1, **DRAWN}
+SELECTED = {**MASKED, **COUPLING}
 SCORED = {"score_shard": 6, **SELECTED}
 # One set of samples: two shards.
 SET = {**SCORED, "score_shard": 2}
-EVERYTHING = {**SCORED, **ASKED, **MEASURED, "draw_figure": 7}
+EVERYTHING = {**SCORED, **ASKED, **MEASURED}
 MODEL = {"fetch_model": 1, **EVERYTHING}
 TRAINED = {"train_judge": 2, "draw_judge": 1, "judge_answers": 8, **VERDICTS}
 # The judge of one dimension.
 TRAINED_ONE = {**TRAINED, "train_judge": 1, "judge_answers": 4}
-TABLES = {"write_summary": 1, "write_selections": 1, "write_examples": 1}
 
 
 def set_value(path, value):
@@ -162,9 +161,9 @@ EDITS = {
     # What is drawn.
     "figure style": (
         change("resources/figures.mplstyle", "font.size: 10", "font.size: 11"),
-        {"draw_figure": 7, "draw_judge": 1},
+        {"draw_figures": 1, "draw_judge": 1},
     ),
-    "ratios of a figure": (set_value("figures/ratios", [0.005, 0.05]), {**COUPLING, "draw_figure": 1}),
+    "ratios of a figure": (set_value("figures/ratios", [0.005, 0.05]), COUPLING),
     # Values that change places, and orders.
     "ratio and general ratio swapped": (
         swap("variants/spin/ratio", "variants/spin/general_ratio"),
@@ -198,7 +197,7 @@ EDITS = {
     ),
     "variants in another order": (
         reorder("variants", ["random", "published", "spin"]),
-        {"measure_placement": 1, **ANSWERS, "draw_figure": 6},
+        {"measure_placement": 1, **ANSWERS},
     ),
     "judges in another order": (set_value("evaluation/judges", ["phrases", "embedding"]), VERDICTS),
     # The first dimension is A, and the pair of HSIC has the other name.
@@ -224,12 +223,12 @@ EDITS = {
     "batch of a judge": (set_value("judges/embedding/batch_size", 8), {"judge_answers": 8, **VERDICTS}),
     "another judge": (another_judge, {"judge_answers": 8, **VERDICTS}),
     # The figure of how judges agree needs two.
-    "a judge less": (set_value("evaluation/judges", ["phrases"]), {**VERDICTS, "draw_figure": 4}),
+    "a judge less": (set_value("evaluation/judges", ["phrases"]), VERDICTS),
     "a new variant": (
         set_value("variants/more", {"kind": "suppress", "select": "union", "ratio": 0.01, "n": 3}),
         VARIANT,
     ),
-    "a variant less": (set_value("variants/random", None), {"measure_placement": 1, **ANSWERS, "draw_figure": 6}),
+    "a variant less": (set_value("variants/random", None), {"measure_placement": 1, **ANSWERS}),
     "a sweep": (
         set_value("variants/sweep", {"kind": "suppress", "select": "union", "ratio": [0.01, 0.04], "n": 3}),
         {
@@ -357,19 +356,18 @@ EDITS = {
     ),
     "code of HSIC": (change("uncouple/evaluation/hsic.py", "1e-14", "1e-13"), {"measure_hsic": 3, **COLLECTED}),
     "code of metrics": (
-        change("uncouple/evaluation/metrics.py", "min_judged * asked", "asked * min_judged"),
+        change("uncouple/evaluation/awareness.py", "min_judged * asked", "asked * min_judged"),
         {
             "measure_awareness": 1,
             "measure_language": 1,
             "measure_placement": 1,
             **COUPLING,
             **COLLECTED,
-            "draw_figure": 7,
         },
     ),
     "code of figures": (
-        change("uncouple/reporting/figures.py", '"o"', '"s"'),
-        {"draw_figure": 7, "draw_judge": 1, **TABLES},
+        change("uncouple/reporting/drawing.py", '"o"', '"s"'),
+        {"draw_figures": 1, "draw_judge": 1},
     ),
     "the command of a rule": (change("rules/scores.smk", '" --output {output:q}"', '"  --output {output:q}"'), SCORED),
 }

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from uncouple.commands.cli import VERBS
-from uncouple.records.files import MADE_BY, METADATA_KEY, read_table
-from uncouple.records.formats import ANSWERS, MASK, METRICS
+from uncouple.models.folders import model_record
+from uncouple.records.files import METADATA_KEY, read_any, read_table
+from uncouple.records.formats import ANSWERS, FORMATS, MASK, METRICS
+from uncouple.records.verify import verify_paths
 
 FIGURES = ("awareness", "ability", "hsic", "language", "agreement")
 
@@ -26,10 +28,11 @@ def test_it_makes_what_it_promises(finished):
     assert [line.split(" | ")[0].strip("| ") for line in table] == list(variants)
     assert "\nnoise: origin asked again in batches of 1 instead of 4.\n" in summary
     rows = read_table(results / "metrics/tiny/metrics.parquet", METRICS)[0].to_pylist()
-    judged = {(r["variant"], r["dimension"]) for r in rows if r["metric"] == "awareness.embedding"}
+    judged = {(r["variant"], r["dimension"]) for r in rows if (r["metric"], r["judge"]) == ("awareness", "embedding")}
     assert judged == {(v, d) for v in variants for d in ("fairness", "privacy")}
-    for metric in ("perplexity", "ability.boolq.acc", "hsic.unbiased.layer-001"):
-        assert {r["variant"] for r in rows if r["metric"] == metric} == {"origin", "spin", "random"}
+    for what in (("perplexity", None, None), ("acc", "boolq", None), ("hsic_unbiased", None, 1)):
+        found = {r["variant"] for r in rows if (r["metric"], r["task"], r["layer"]) == what}
+        assert found == {"origin", "spin", "random"}
     # The same arithmetic in other batches, though the four questions of a dimension are fewer than any batch takes: in
     # float32 no verdict flips.
     batches = {
@@ -37,7 +40,7 @@ def test_it_makes_what_it_promises(finished):
         for variant in ("origin", "noise")
     }
     assert batches == {"origin": 4, "noise": 1}
-    noise = [r for r in rows if r["variant"] == "noise" and r["metric"].startswith("difference.")]
+    noise = [r for r in rows if r["variant"] == "noise" and r["metric"] == "difference"]
     assert {r["n"] for r in noise} == {0}
     assert (results / "figures/judges/embedding.svg").exists()
     assert (results / "tables/tiny/examples.html").exists()
@@ -45,12 +48,18 @@ def test_it_makes_what_it_promises(finished):
     assert not list(results.rglob("*.partial*"))
 
 
+def test_what_it_makes_is_verified(finished):
+    checked, faults = verify_paths([finished.folder / "results"], model_record)
+    assert faults == []
+    assert {read_any(path)[1]["kind"] for path in checked} == FORMATS.keys()
+
+
 def test_every_table_says_what_code_made_it(finished):
     metadata = [
         json.loads(pq.read_schema(path).metadata[METADATA_KEY])
         for path in (finished.folder / "results").rglob("*.parquet")
     ]
-    assert {record["kind"] for record in metadata} == MADE_BY.keys()
+    assert {record["kind"] for record in metadata} == {form.kind for form in FORMATS.values() if form.columns}
     assert [record for record in metadata if not re.fullmatch("[0-9a-f]{16}", record.get("code", ""))] == []
 
 
@@ -67,7 +76,7 @@ def test_a_lost_file_alone_is_made_again(clone):
     content = path.read_bytes()
     path.unlink()
     (clone.folder / "results/tables/tiny/summary.md").unlink()
-    assert set(clone.stale()) == {"collect_metrics", "draw_figure", "write_summary"}
+    assert set(clone.stale()) == {"collect_metrics", "draw_figures", "write_tables"}
     clone.snakemake()
     assert path.read_bytes() == content
 
@@ -141,7 +150,7 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
     given = [log.read_text().split("\0")[:-1] for log in logs]
     assert len(given) == len(commands) > 60
-    assert {words[2] for words in given} == VERBS.keys() - {"plan", "restore"}
+    assert {words[2] for words in given} == VERBS.keys() - {"plan", "restore", "verify"}
     assert not list(tmp_path.rglob("stolen"))
     for words in given:
         assert words[:2] == ["-m", "uncouple"]

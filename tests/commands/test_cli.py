@@ -73,7 +73,8 @@ def test_help_shows_an_example_that_parses(verb, capsys):
     "arguments",
     [
         *(["measure", what] for what in ("awareness", "placement", "coupling")),
-        *(["figures", what] for what in ("awareness", "placement", "coupling", "summary")),
+        *(["figures", what] for what in ("awareness", "placement", "coupling")),
+        ["tables", "summary"],
     ],
     ids=" ".join,
 )

@@ -3,7 +3,6 @@
 import ast
 import functools
 import hashlib
-import importlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
@@ -93,4 +92,4 @@ def _without_docstrings(tree):
 
 def load_part(package, name):
     """Import a module that is picked by its name, such as `load_part("reporting.figures", "awareness")`."""
-    return importlib.import_module(f"uncouple.{package}.{name}")
+    return getattr(__import__(f"uncouple.{package}", fromlist=[name]), name)
