@@ -8,13 +8,19 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import FORMATS
+from uncouple.records.formats import FORMATS, Format, Record
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Pathlike = str | os.PathLike[str]
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
 METADATA_KEY = b"uncouple"
 # In each folder that a step makes and may make again.
@@ -23,7 +29,7 @@ OUR_FAULT = "Nothing was written: this is a fault of Uncouple, please report it.
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: Pathlike) -> Iterator[Path]:
     """Give a path beside `path` to write a file at; it takes the name `path` only when whole and on the disk.
 
     A fault inside the block removes what was written and leaves what stood at `path` as it was, so
@@ -43,7 +49,7 @@ def atomic_path(path):
 
 
 @contextlib.contextmanager
-def atomic_folder(path, replace=False):
+def atomic_folder(path: Pathlike, replace: bool = False) -> Iterator[Path]:
     """The same for a folder: gives a new, empty one beside `path` to fill.
 
     Args:
@@ -76,7 +82,7 @@ def atomic_folder(path, replace=False):
             _sync(path.parent)
 
 
-def check_apart(source, output):
+def check_apart(source: Pathlike, output: Pathlike) -> None:
     """That what is written lies neither at, nor in, nor around the folder that it is made from."""
     source, made = Path(source).resolve(), Path(output).resolve()
     if source == made or source in made.parents or made in source.parents:
@@ -86,7 +92,7 @@ def check_apart(source, output):
 
 
 @contextlib.contextmanager
-def _written_beside(path):
+def _written_beside(path: Path) -> Iterator[Path]:
     """A path to write at, removed where the block fails; a full or forbidden disk becomes a clear error."""
     partial = _beside(path, "partial")
     try:
@@ -108,17 +114,18 @@ def _written_beside(path):
         raise
 
 
-def _concerns(error, partial):
+def _concerns(error: BaseException, partial: Path) -> bool:
     """Whether a permission error is about what is written, and not about what is read meanwhile."""
-    return not error.filename or Path(error.filename).is_relative_to(partial.parent)
+    name = getattr(error, "filename", None)
+    return not name or Path(name).is_relative_to(partial.parent)
 
 
-def _beside(path, kind, process=None):
+def _beside(path: Path, kind: str, process: int | str | None = None) -> Path:
     """Name of a file or folder that stands beside `path` while this process writes it."""
     return path.with_name(f".{path.name}.{kind}-{socket.gethostname()}-{process or os.getpid()}")
 
 
-def _clear_leftovers(path):
+def _clear_leftovers(path: Path) -> None:
     """Remove what processes of this machine left that were killed too hard to tidy up."""
     for kind in ("partial", "old"):
         for left in path.parent.glob(glob.escape(_beside(path, kind, "-").name[:-1]) + "*"):
@@ -128,7 +135,7 @@ def _clear_leftovers(path):
                 remove(left)
 
 
-def _is_running(process):
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -138,7 +145,7 @@ def _is_running(process):
     return True
 
 
-def _replace_folder(partial, path):
+def _replace_folder(partial: Path, path: Path) -> None:
     """A folder cannot be renamed onto a filled one, so the old one steps aside for a moment."""
     old = _beside(path, "old")
     os.rename(path, old)
@@ -151,7 +158,7 @@ def _replace_folder(partial, path):
     remove(old)
 
 
-def _sync(path):
+def _sync(path: Path) -> None:
     """Have what is in a file, or the names in a folder, written to the disk before anything else happens.
 
     A rename may reach the disk before the content does: after a power cut the new name would stand for an empty file.
@@ -167,7 +174,7 @@ def _sync(path):
         os.close(number)
 
 
-def remove(path):
+def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -175,13 +182,13 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: Pathlike, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path, what="file"):
+def read_json(path: Pathlike, what: str = "file") -> Any:
     """Read one JSON object.
 
     Raises:
@@ -195,7 +202,7 @@ def read_json(path, what="file"):
         raise UncoupleError(f"{path}: this {what} is not valid JSON ({error}).") from None
 
 
-def write_record(path, form, value):
+def write_record(path: Pathlike, form: Format, value: Record) -> None:
     """Write a JSON object, sealed, atomically; see `read_record`.
 
     Args:
@@ -212,7 +219,7 @@ def write_record(path, form, value):
         seal(partial)
 
 
-def read_record(path, form):
+def read_record(path: Pathlike, form: Format) -> Record:
     """Read a JSON object that `write_record` wrote.
 
     Args:
@@ -226,7 +233,7 @@ def read_record(path, form):
     return value
 
 
-def write_table(table, path, form, record, **options):
+def write_table(table: "pa.Table | list[Record]", path: Pathlike, form: Format, record: Record, **options: Any) -> None:
     """Write a table as Parquet (zstd) with its record (a JSON object) inside, sealed, atomically.
 
     Args:
@@ -251,7 +258,7 @@ def write_table(table, path, form, record, **options):
     _write_sealed_table(table, path, record, **options)
 
 
-def _write_sealed_table(table, path, record, **options):
+def _write_sealed_table(table: "pa.Table", path: Pathlike, record: Record, **options: Any) -> None:
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(record).encode(), SEAL_KEY: BLANK_SEAL})
@@ -261,7 +268,7 @@ def _write_sealed_table(table, path, record, **options):
         seal(partial)
 
 
-def read_table(path, form):
+def read_table(path: Pathlike, form: Format) -> "tuple[pa.Table, Record]":
     """Read a Parquet table that this package wrote.
 
     Its rows are not looked at again: they were when it was written, and the seal says that they are the same.
@@ -283,7 +290,7 @@ def read_table(path, form):
     return table, record
 
 
-def read_any(path):
+def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
     """Read a table or a record of whatever kind.
 
     Returns:
@@ -297,7 +304,7 @@ def read_any(path):
         table, record = _parse_table(data)
     else:
         table, record = None, _parse_record(path, "file", data)
-    form = FORMATS.get(record.get("kind"))
+    form = FORMATS.get(str(record.get("kind")))
     if form is None or (form.columns is None) != (table is None):
         raise UncoupleError(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")
     _check_record(path, record, form)
@@ -306,7 +313,7 @@ def read_any(path):
     return table, record
 
 
-def _parse_table(data):
+def _parse_table(data: bytes) -> "tuple[pa.Table, Record]":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -314,16 +321,16 @@ def _parse_table(data):
     return table, json.loads(table.schema.metadata[METADATA_KEY])
 
 
-def _parse_record(path, kind, data):
+def _parse_record(path: Pathlike, kind: str, data: bytes) -> Record:
     try:
-        value = json.loads(data)
+        value: Record = json.loads(data)
     except ValueError as error:
         raise UncoupleError(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
     value.pop(SEAL_KEY, None)
     return value
 
 
-def _check_record(path, record, form):
+def _check_record(path: Pathlike, record: Record, form: Format) -> None:
     """That a file is of a kind, in the version that this code reads, and says what that needs."""
     kind, version = record.get("kind"), record.get("version")
     if kind != form.kind:
@@ -335,13 +342,13 @@ def _check_record(path, record, form):
     _refuse(path, form, form.record_faults(record), REMEDY)
 
 
-def _refuse(path, form, faults, remedy):
+def _refuse(path: Pathlike, form: Format, faults: Iterable[str], remedy: str) -> None:
     """An error that tells all of some faults, if there are any."""
     if told := "; ".join(faults):
         raise UncoupleError(f"{path}: this {form.kind} is not as it should be: {told}. {remedy}")
 
 
-def digest(*parts):
+def digest(*parts: Any) -> str:
     """Sixteen hex digits of the SHA-256 of some texts, each kept apart from the next."""
     sha = hashlib.sha256()
     for part in parts:
@@ -351,7 +358,7 @@ def digest(*parts):
     return sha.hexdigest()[:16]
 
 
-def file_sha256(path):
+def file_sha256(path: Pathlike) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
