@@ -8,15 +8,19 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import FORMATS
+from uncouple.records.formats import FORMATS, Format, Record
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Pathlike = str | os.PathLike[str]
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
 METADATA_KEY = b"uncouple"
 # In each folder that a step makes and may make again.
@@ -25,7 +29,7 @@ OUR_FAULT = "Nothing was written: this is a fault of Uncouple, please report it.
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: Pathlike) -> Iterator[Path]:
     """Give a path beside `path` to write a file at; it takes the name `path` only when whole and on the disk.
 
     A fault inside the block removes what was written and leaves what stood at `path` as it was, so
@@ -45,7 +49,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Pathlike, replace: bool = False) -> Iterator[Path]:
     """The same for a folder: gives a new, empty one beside `path` to fill.
 
     Args:
@@ -78,7 +82,7 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
             _sync(path.parent)
 
 
-def check_apart(source: str | Path, output: str | Path) -> None:
+def check_apart(source: Pathlike, output: Pathlike) -> None:
     """That what is written lies neither at, nor in, nor around the folder that it is made from."""
     origin, made = Path(source).resolve(), Path(output).resolve()
     if origin == made or origin in made.parents or made in origin.parents:
@@ -178,13 +182,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: Pathlike, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: str | Path, what: str = "file") -> Any:
+def read_json(path: Pathlike, what: str = "file") -> Any:
     """Read one JSON object.
 
     Raises:
@@ -198,7 +202,7 @@ def read_json(path: str | Path, what: str = "file") -> Any:
         raise UncoupleError(f"{path}: this {what} is not valid JSON ({error}).") from None
 
 
-def write_record(path, form, value):
+def write_record(path: Pathlike, form: Format, value: Record) -> None:
     """Write a JSON object, sealed, atomically; see `read_record`.
 
     Args:
@@ -215,7 +219,7 @@ def write_record(path, form, value):
         seal(partial)
 
 
-def read_record(path, form):
+def read_record(path: Pathlike, form: Format) -> Record:
     """Read a JSON object that `write_record` wrote.
 
     Args:
@@ -229,7 +233,7 @@ def read_record(path, form):
     return value
 
 
-def write_table(table, path, form, record, **options):
+def write_table(table: "pa.Table | list[Record]", path: Pathlike, form: Format, record: Record, **options: Any) -> None:
     """Write a table as Parquet (zstd) with its record (a JSON object) inside, sealed, atomically.
 
     Args:
@@ -254,7 +258,7 @@ def write_table(table, path, form, record, **options):
     _write_sealed_table(table, path, record, **options)
 
 
-def _write_sealed_table(table, path, record, **options):
+def _write_sealed_table(table: "pa.Table", path: Pathlike, record: Record, **options: Any) -> None:
     import pyarrow.parquet as pq
 
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(record).encode(), SEAL_KEY: BLANK_SEAL})
@@ -264,7 +268,7 @@ def _write_sealed_table(table, path, record, **options):
         seal(partial)
 
 
-def read_table(path, form):
+def read_table(path: Pathlike, form: Format) -> "tuple[pa.Table, Record]":
     """Read a Parquet table that this package wrote.
 
     Its rows are not looked at again: they were when it was written, and the seal says that they are the same.
@@ -286,7 +290,7 @@ def read_table(path, form):
     return table, record
 
 
-def read_any(path):
+def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
     """Read a table or a record of whatever kind.
 
     Returns:
@@ -300,7 +304,7 @@ def read_any(path):
         table, record = _parse_table(data)
     else:
         table, record = None, _parse_record(path, "file", data)
-    form = FORMATS.get(record.get("kind"))
+    form = FORMATS.get(str(record.get("kind")))
     if form is None or (form.columns is None) != (table is None):
         raise UncoupleError(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")
     _check_record(path, record, form)
@@ -309,7 +313,7 @@ def read_any(path):
     return table, record
 
 
-def _parse_table(data):
+def _parse_table(data: bytes) -> "tuple[pa.Table, Record]":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -317,16 +321,16 @@ def _parse_table(data):
     return table, json.loads(table.schema.metadata[METADATA_KEY])
 
 
-def _parse_record(path, kind, data):
+def _parse_record(path: Pathlike, kind: str, data: bytes) -> Record:
     try:
-        value = json.loads(data)
+        value: Record = json.loads(data)
     except ValueError as error:
         raise UncoupleError(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
     value.pop(SEAL_KEY, None)
     return value
 
 
-def _check_record(path, record, form):
+def _check_record(path: Pathlike, record: Record, form: Format) -> None:
     """That a file is of a kind, in the version that this code reads, and says what that needs."""
     kind, version = record.get("kind"), record.get("version")
     if kind != form.kind:
@@ -338,13 +342,13 @@ def _check_record(path, record, form):
     _refuse(path, form, form.record_faults(record), REMEDY)
 
 
-def _refuse(path, form, faults, remedy):
+def _refuse(path: Pathlike, form: Format, faults: Iterable[str], remedy: str) -> None:
     """An error that tells all of some faults, if there are any."""
     if told := "; ".join(faults):
         raise UncoupleError(f"{path}: this {form.kind} is not as it should be: {told}. {remedy}")
 
 
-def digest(*parts: object) -> str:
+def digest(*parts: Any) -> str:
     """Sixteen hex digits of the SHA-256 of some texts, each kept apart from the next."""
     sha = hashlib.sha256()
     for part in parts:
@@ -354,7 +358,7 @@ def digest(*parts: object) -> str:
     return sha.hexdigest()[:16]
 
 
-def file_sha256(path: str | Path) -> str:
+def file_sha256(path: Pathlike) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,6 +25,8 @@ from uncouple.records.checks import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# What a file says of itself, and a row of a table.
+Record = dict[str, Any]
 LABELS = ("safe", "unsafe")
 CALLS = (*LABELS, "none")
 # The columns of a metrics table that say whose row it is, and together name it.
@@ -55,26 +57,26 @@ class Format:
     made_by: str | None = None
     places: tuple[str, ...] = ()
 
-    def schema(self, record: dict[str, Any]) -> "pa.Schema":
+    def schema(self, record: Record) -> "pa.Schema":
         """The Arrow schema of a table with this record."""
         import pyarrow as pa
 
-        types = {"name": pa.dictionary(pa.int32(), pa.string())}
+        types, columns = {"name": pa.dictionary(pa.int32(), pa.string())}, self.columns or {}
         fields = []
-        for is_each, group in itertools.groupby(self.columns or {}, lambda name: "{dimension}" in name):
+        for is_each, group in itertools.groupby(columns, lambda name: "{dimension}" in name):
             names = list(group)
             for dimension in record["dimensions"] if is_each else [""]:
                 for name in names:
-                    kind = self.columns[name].rstrip("?")
+                    kind = columns[name].rstrip("?")
                     fields.append((name.format(dimension=dimension), types.get(kind) or pa.type_for_alias(kind)))
         return pa.schema(fields)
 
-    def record_faults(self, record: dict[str, Any]) -> Iterator[str]:
+    def record_faults(self, record: Record) -> Iterator[str]:
         """One sentence if something is missing from a record."""
         if missing := [key for key in self.keys if not _has(record, key)]:
             yield f"its record does not say {', '.join(missing)}"
 
-    def shape_faults(self, table: "pa.Table", record: dict[str, Any]) -> Iterator[str]:
+    def shape_faults(self, table: "pa.Table", record: Record) -> Iterator[str]:
         """One sentence for each column that is missing, too many, of another type, or null where it may not be."""
         expected = self.schema(record)
         if missing := [name for name in expected.names if name not in table.column_names]:
@@ -85,14 +87,15 @@ class Format:
             return
         if table.column_names != expected.names:
             yield f"its columns are {', '.join(table.column_names)}, and should be {', '.join(expected.names)}"
-        may_be_null = {name: self.columns.get(name, "?").endswith("?") for name in expected.names}
+        # A column of a dimension may be null, by any name.
+        never_null = {name for name, kind in (self.columns or {}).items() if not kind.endswith("?")}
         for field in expected:
             if (found := table.schema.field(field.name).type) != field.type:
                 yield f"the column {field.name} is of type {found}, and should be {field.type}"
-            elif table[field.name].null_count and not may_be_null[field.name]:
+            elif table[field.name].null_count and field.name in never_null:
                 yield f"the column {field.name} has {table[field.name].null_count} rows without a value"
 
-    def row_faults(self, table: "pa.Table", record: dict[str, Any]) -> Iterator[str]:
+    def row_faults(self, table: "pa.Table", record: Record) -> Iterator[str]:
         """One sentence for each check that its rows fail; of a table whose shape is right."""
         for check in self.checks:
             yield from check(table, record)
@@ -108,8 +111,8 @@ def _has(record: Any, key: str) -> bool:
 
 _TEXTS = {"id": "string", "dimension": "string"}
 # What is measured of a variant says which one it was, and what of the model decides the result.
-VARIANT_KEYS = ("model", "variant", "mask", "dtype")
-VARIANT_KEYS += tuple(f"fingerprints.{name}" for name in ("weights", "tokenizer", "generation"))
+_PRINTS = ("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation")
+VARIANT_KEYS = ("model", "variant", "mask", "dtype", *_PRINTS)
 ASKED_KEYS = (*VARIANT_KEYS, "dimension", "questions", "prompt", "max_new_tokens", "engine", "batches", "noise")
 
 SAMPLES = Format(
@@ -152,8 +155,8 @@ SCORE_SHARD = Format(
     ),
 )
 
-_MASK_KEYS = ("variant", "model.name", "model.fingerprint", "dimensions", "select", "ratio", "general_ratio")
-_MASK_KEYS += ("module", "seed", "scores")
+_SELECTED = ("dimensions", "select", "ratio", "general_ratio", "module", "seed", "scores")
+_MASK_KEYS = ("variant", "model.name", "model.fingerprint", *_SELECTED)
 
 # Selected weights with their original values; a rank is 0 for the highest score, null for what is in no shard.
 MASK = Format(

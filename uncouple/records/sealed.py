@@ -1,6 +1,7 @@
 """Seals: a file of ours carries the SHA-256 of its own bytes, so that one that was changed is never read."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
@@ -14,7 +15,7 @@ PARQUET_ENDS = b"PAR1"
 REMEDY = "Delete it and run the step that makes it again."
 
 
-def seal(path):
+def seal(path: Path) -> None:
     """Put the seal into a file that has a blank one."""
     data = path.read_bytes()
     place = data.rfind(BLANK_SEAL)
@@ -23,7 +24,7 @@ def seal(path):
         file.write(_sealed(data, place))
 
 
-def _sealed(data, place):
+def _sealed(data: bytes, place: int) -> bytes:
     """The seal that stands at `place`."""
     view = memoryview(data)
     sha = hashlib.sha256(view[:place])
@@ -32,7 +33,7 @@ def _sealed(data, place):
     return SEAL + sha.hexdigest().encode()
 
 
-def read_sealed(path, kind=None, ends=b""):
+def read_sealed(path: str | os.PathLike[str], kind: str | None = None, ends: bytes = b"") -> bytes:
     """Bytes of a file that are as they were written: nothing else is ever given to a parser, which a flipped bit can
     make give other data, allocate without end or crash.
 

@@ -1,7 +1,7 @@
 """Verification: that files are as they were written and as their formats say, and belong to those beside them."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape
@@ -10,10 +10,20 @@ from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_any
-from uncouple.records.formats import ANSWERS, FORMATS, MASK, MODEL, QUESTIONS, SAMPLES, SCORE_SHARD, VERDICTS, Format
+from uncouple.records.formats import (
+    ANSWERS,
+    FORMATS,
+    MASK,
+    MODEL,
+    QUESTIONS,
+    SAMPLES,
+    SCORE_SHARD,
+    VERDICTS,
+    Format,
+    Record,
+)
 from uncouple.records.sealed import REMEDY
 
-Record = dict[str, Any]
 # In a model folder: its record, the hashes of its files, and of a checkpoint the folder of what made it.
 MODEL_RECORD, MODEL_HASHES, MADE_OF = "uncouple.json", ".hashed-by-uncouple", "uncouple"
 # Folders of a results folder, with what lies in them.
@@ -93,7 +103,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _check_file(path, given):
+def _check_file(path: Path, given: Path) -> tuple[Found | None, list[str]]:
     """(the file as `Found`, or None where it cannot be read; its faults)."""
     try:
         table, record = read_any(path)
@@ -112,7 +122,7 @@ def _check_file(path, given):
     return Found(path, record, root, ids), told
 
 
-def _tell(check, folder):
+def _tell(check: Callable[[Path], Any], folder: Path) -> Iterator[str]:
     try:
         check(folder)
     except UncoupleError as error:
@@ -129,7 +139,7 @@ def _tail(path: Path, given: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _misplaced(path, tail, form, record):
+def _misplaced(path: Path, tail: tuple[str, ...], form: Format, record: Record) -> Iterator[str]:
     if not form.places:
         return
     if form not in TOPS[tail[0]]:
@@ -151,7 +161,7 @@ def _filled(place: str, record: Record) -> str | None:
         return None
 
 
-def _matches(parts, patterns):
+def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
@@ -191,7 +201,6 @@ def _of(*keys: str) -> Callable[[Found], Any]:
 
 
 _ASKED = ("fingerprints", "dtype", "questions", "prompt", "max_new_tokens", "engine", "batches", "noise")
-_PRINTS = _of("fingerprint", "tokenizer", "generation")
 _CHOICE = ("dimension", "label", "n", "seed")
 
 
@@ -199,7 +208,7 @@ def _ids_and(*keys: str) -> Callable[[Found], Any]:
     return lambda found: (found.ids, *_of(*keys)(found))
 
 
-def _from_model(form, name, prints):
+def _from_model(form: Format, name: str, prints: Sequence[str]) -> Relation:
     keys = ("fingerprint", "tokenizer", "generation")[: len(prints)]
     return Relation(form, MODEL, _of(name), _of("name"), _of(*prints), _of(*keys), "the model that it was made from")
 

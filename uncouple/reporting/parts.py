@@ -54,4 +54,4 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
 
 def caption(part: ModuleType) -> str:
     """What a figure or table shows, in reStructuredText."""
-    return inspect.cleandoc(part.__doc__)
+    return inspect.cleandoc(part.__doc__ or "")
