@@ -11,24 +11,24 @@ localrules:
 
 rule draw_figure:
     input:
-        table=figure_table,
-        style=from_root(config["figures"]["style"]),
+        table=lambda wildcards: PATHS.metrics(wildcards.figure if wildcards.figure in ("placement", "coupling") else "metrics"),
+        style=EXPERIMENT.figures.style,
     output:
         png=report(
-            f"{RESULTS}/figures/{{model}}/{{figure}}.png",
+            PATHS.figure(),
             caption="../workflow/report/figure.rst",
             category="{model}",
             labels={"result": "figure: {figure}"},
         ),
-        svg=f"{RESULTS}/figures/{{model}}/{{figure}}.svg",
+        svg=PATHS.figure(suffix="svg"),
     log:
-        f"{LOGS}/figures/{{model}}/{{figure}}.log",
+        PATHS.log(PATHS.figure()),
     wildcard_constraints:
         figure="awareness|ability|hsic|language|agreement|placement|coupling",
     conda:
         "../envs/figures.yaml"
     params:
-        noise=lambda wildcards: options(noise=NOISE) if wildcards.figure == "awareness" else "",
+        noise=lambda wildcards: flags(noise=EXPERIMENT.noises) if wildcards.figure == "awareness" else "",
         code=fingerprint("figures"),
     shell:
         "python -m uncouple figures {wildcards.figure} {input.table:q}"
@@ -42,17 +42,17 @@ rule draw_figure:
 rule draw_judge:
     input:
         classifiers=all_classifiers,
-        style=from_root(config["figures"]["style"]),
+        style=EXPERIMENT.figures.style,
     output:
         png=report(
-            f"{RESULTS}/figures/judges/{{judge}}.png",
+            PATHS.judge_figure(),
             caption="../workflow/report/judge.rst",
             category="judges",
             labels={"result": "figure: {judge}"},
         ),
-        svg=f"{RESULTS}/figures/judges/{{judge}}.svg",
+        svg=PATHS.judge_figure(suffix="svg"),
     log:
-        f"{LOGS}/figures/judges/{{judge}}.log",
+        PATHS.log(PATHS.judge_figure()),
     conda:
         "../envs/figures.yaml"
     params:
@@ -67,25 +67,25 @@ rule draw_judge:
 
 rule write_examples:
     input:
-        answers=lambda wildcards: all_answers(wildcards.model),
-        verdicts=lambda wildcards: all_verdicts(wildcards.model),
+        answers=all_answers,
+        verdicts=all_verdicts,
     output:
-        md=f"{RESULTS}/tables/{{model}}/examples.md",
+        md=PATHS.table("examples", "md"),
         html=report(
-            f"{RESULTS}/tables/{{model}}/examples.html",
+            PATHS.table("examples", "html"),
             caption="../workflow/report/examples.rst",
             category="{model}",
             labels={"result": "answers side by side"},
         ),
     log:
-        f"{LOGS}/tables/{{model}}/examples.log",
+        PATHS.log(PATHS.table("examples", "md")),
     conda:
         "../envs/figures.yaml"
     params:
-        order=lambda wildcards: [*all_answers(wildcards.model), *all_verdicts(wildcards.model)],
-        code=fingerprint("figures"),
+        order=lambda wildcards: [*all_answers(wildcards), *all_verdicts(wildcards)],
+        code=fingerprint("tables"),
     shell:
-        "python -m uncouple figures examples"
+        "python -m uncouple tables examples"
         " --answers {input.answers:q}"
         " --verdicts {input.verdicts:q}"
         " --model {wildcards.model:q}"
@@ -95,27 +95,28 @@ rule write_examples:
 
 rule write_summary:
     input:
-        table=f"{RESULTS}/metrics/{{model}}/metrics.parquet",
-        placement=[f"{RESULTS}/metrics/{{model}}/placement.parquet"] if SUPPRESSED else [],
+        table=PATHS.metrics("metrics"),
+        placement=[PATHS.metrics("placement")] if EXPERIMENT.masked else [],
     output:
-        md=f"{RESULTS}/tables/{{model}}/summary.md",
+        md=PATHS.table("summary", "md"),
         html=report(
-            f"{RESULTS}/tables/{{model}}/summary.html",
+            PATHS.table("summary", "html"),
             caption="../workflow/report/summary.rst",
             category="{model}",
             labels={"result": "table: summary"},
         ),
     log:
-        f"{LOGS}/tables/{{model}}/summary.log",
+        PATHS.log(PATHS.table("summary", "md")),
     conda:
         "../envs/figures.yaml"
     params:
-        options=lambda wildcards: options(
-            placement=f"{RESULTS}/metrics/{wildcards.model}/placement.parquet" if SUPPRESSED else None, noise=NOISE
+        options=lambda wildcards: flags(
+            placement=PATHS.metrics("placement", wildcards.model) if EXPERIMENT.masked else None,
+            noise=EXPERIMENT.noises,
         ),
-        code=fingerprint("figures"),
+        code=fingerprint("tables"),
     shell:
-        "python -m uncouple figures summary {input.table:q}"
+        "python -m uncouple tables summary {input.table:q}"
         " --model {wildcards.model:q}"
         " {params.options}"
         " --output {output:q}"
@@ -124,23 +125,23 @@ rule write_summary:
 
 rule write_selections:
     input:
-        f"{RESULTS}/metrics/{{model}}/coupling.parquet",
+        PATHS.metrics("coupling"),
     output:
-        md=f"{RESULTS}/tables/{{model}}/selections.md",
+        md=PATHS.table("selections", "md"),
         html=report(
-            f"{RESULTS}/tables/{{model}}/selections.html",
+            PATHS.table("selections", "html"),
             caption="../workflow/report/selections.rst",
             category="{model}",
             labels={"result": "table: selections"},
         ),
     log:
-        f"{LOGS}/tables/{{model}}/selections.log",
+        PATHS.log(PATHS.table("selections", "md")),
     conda:
         "../envs/figures.yaml"
     params:
-        code=fingerprint("figures"),
+        code=fingerprint("tables"),
     shell:
-        "python -m uncouple figures selections {input:q}"
+        "python -m uncouple tables selections {input:q}"
         " --model {wildcards.model:q}"
         " --output {output:q}"
         " > {log:q} 2>&1"

@@ -1,7 +1,7 @@
 import signal
 import sys
 
-from uncouple.commands.cli import main
+from uncouple.commands import main
 
 # Ended by Snakemake, SLURM or a person, a step still clears away what it had half written.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -239,7 +239,7 @@ def make_thinker(make_model, tagged, tmp_path):
 @pytest.fixture
 def asked(tmp_path, write_jsonl):
     """A function of a folder and flags that asks and judges; gives the answers' texts and the rows of verdicts."""
-    make_questions(Source(str(write_jsonl("q.jsonl", [{"question": "Why?"}]))), "d", None, 0, tmp_path / "q.parquet")
+    make_questions(Source(path=str(write_jsonl("q.jsonl", [{"question": "Why?"}]))), "d", None, 0, tmp_path / "q.parquet")
     (tmp_path / "phrases.txt").write_text("I can't\nAh.\n")
 
     def ask(folder, *flags):
@@ -300,8 +300,8 @@ def test_scores_answers_and_hsic_are_put_to_the_model_in_the_same_way(make_model
     rows = write_jsonl("s.jsonl", [{"prompt": p, "response": r, "question": p} for p, r in TEXTS])
     sets = {name: str(tmp_path / name) for name in ("a", "b", "general")}
     for name, path in sets.items():
-        make_samples(Source(str(rows)), name, "safe", None, 0, path)
-    make_questions(Source(str(rows)), "a", None, 0, tmp_path / "q")
+        make_samples(Source(path=str(rows)), name, "safe", None, 0, path)
+    make_questions(Source(path=str(rows)), "a", None, 0, tmp_path / "q")
 
     def run(*arguments, made, **options):
         """What the record of the table that a verb makes says of the prompt."""

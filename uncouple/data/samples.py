@@ -3,11 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from uncouple.data.sources import check_rows, read_rows
+from uncouple.data.sources import LABELS, check_rows, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import digest, write_table
-from uncouple.terms import LABELS
 
 SAMPLES_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "dimension", "label", "prompt", "response", "source")]
@@ -21,8 +20,7 @@ def make_samples(source, dimension, label, n, seed, output):
     Raises:
         UncoupleError: the source cannot be read, a row is broken, or it has fewer than `n` rows.
     """
-    columns = {"prompt": ["prompt"], "response": ["response"]} | source.columns
-    rows = check_rows(read_rows(source), columns, source)
+    rows = check_rows(read_rows(source), source.fields("prompt", "response"), source)
     if label not in LABELS:
         raise UncoupleError(f"label {label!r}: use one of {', '.join(LABELS)}.")
     drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
@@ -38,7 +36,7 @@ def make_samples(source, dimension, label, n, seed, output):
 
 def make_questions(source, dimension, n, seed, output):
     """Draw `n` questions of a source (all of them, in their order, where `n` is None) as a questions table."""
-    rows = check_rows(read_rows(source), {"question": ["question"]} | source.columns, source)
+    rows = check_rows(read_rows(source), source.fields("question"), source)
     drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
     ids = stable_ids([(dimension, row["question"]) for row in drawn])
     records = [
@@ -85,12 +83,11 @@ def stable_ids(keys):
 
 
 def _metadata(kind, source, dimension, n, seed, ids, available):
-    spec = {k: v for k, v in vars(source).items() if v}
     return {
         "kind": kind,
         "version": 1,
         "dimension": dimension,
-        "source": spec,
+        "source": source.record(),
         "n": n,
         "seed": seed,
         "available": available,

@@ -13,7 +13,7 @@ from uncouple.models.thoughts import cut_thoughts
 from uncouple.progress import say
 from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import SCHEMA, write_metrics
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 from uncouple.variants.masks import read_mask
 
 PLACEMENT_SCHEMA = pa.schema(

@@ -2,9 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from uncouple.errors import UncoupleError
-from uncouple.terms import MODULES
+
+# Which linear layers.
+Module = Literal["mlp", "attention", "all"]
+MODULES = get_args(Module)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,13 @@
 
 import inspect
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from uncouple.errors import UncoupleError
-from uncouple.terms import PROMPTS
+
+# How a prompt and a response become tokens.
+Prompt = Literal["auto", "chat", "bare", "published"]
+PROMPTS = get_args(Prompt)
 
 
 @dataclass(frozen=True)

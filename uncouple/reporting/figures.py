@@ -14,10 +14,13 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 from uncouple.errors import UncoupleError  # noqa: E402
+from uncouple.data.sources import LABELS  # noqa: E402
+from uncouple.evaluation.judges.embedding import JUDGE_VERSION  # noqa: E402
 from uncouple.evaluation.statistics import KINDS, rate  # noqa: E402
 from uncouple.records.files import atomic_path, read_record  # noqa: E402
 from uncouple.reporting.tables import is_effect, judged_rows, notes, ordered, rows_of, with_p_unsafe  # noqa: E402
-from uncouple.terms import JUDGE_VERSION, LABELS, ORIGIN  # noqa: E402
+from uncouple.selection.rules import RULES  # noqa: E402
+from uncouple.variants.kinds import ORIGIN  # noqa: E402
 
 
 def draw_awareness(metrics_path, outputs, *, style, model, noise=()):
@@ -106,10 +109,11 @@ def draw_coupling(coupling_path, outputs, *, style, model):
     """How many weights each rule selects as the ratio grows."""
     rows = rows_of(coupling_path, "coupling", model)
     with _figure(outputs, style, 1) as (ax,):
-        for select in ("intersection", "published", "coupled"):
-            points = [(r["ratio"], r["n"]) for r in rows if r["select"] == select and r["n"]]
+        # From the most weights to the fewest.
+        for rule in reversed([rule for rule in RULES.values() if rule.label]):
+            points = [(r["ratio"], r["n"]) for r in rows if r["select"] == rule.name and r["n"]]
             if points:
-                ax.plot(*zip(*points, strict=True), marker="o", label=_RULE_LABELS[select])
+                ax.plot(*zip(*points, strict=True), marker="o", label=rule.label)
         ax.set(
             xscale="log",
             yscale="log",
@@ -118,13 +122,6 @@ def draw_coupling(coupling_path, outputs, *, style, model):
         )
         ax.set_title(f"of {rows[0]['of']:,} weights scored")
         ax.legend()
-
-
-_RULE_LABELS = {
-    "intersection": "in the tops of all dimensions",
-    "published": "what the published code selects",
-    "coupled": "coupled: those not in the general top",
-}
 
 
 def draw_ability(metrics_path, outputs, *, style, model):

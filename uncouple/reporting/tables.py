@@ -7,7 +7,8 @@ from pathlib import Path
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.statistics import KINDS
 from uncouple.records.files import atomic_path, read_table
-from uncouple.terms import ORIGIN
+from uncouple.selection.rules import COUPLED, RULES
+from uncouple.variants.kinds import ORIGIN
 
 SIGNIFICANT = 0.05
 # Pairs of answers that the page of examples shows for each variant, dimension and judge.
@@ -178,11 +179,12 @@ def write_selections(coupling_path, outputs, *, model):
     rows = rows_of(coupling_path, "coupling", model)
     rules = ordered(r["select"] for r in rows)
     counts = {(r["ratio"], r["select"]): r for r in rows}
-    lines = [["ratio", *(f"{rule} (of them coupled)" if rule == "published" else rule for rule in rules)]]
+    astray = {rule for rule in rules if rule in RULES and RULES[rule].goes_astray}
+    lines = [["ratio", *(f"{rule} (of them {COUPLED.name})" if rule in astray else rule for rule in rules)]]
     for ratio in ordered(r["ratio"] for r in rows):
         cells = [counts[ratio, rule] for rule in rules]
-        # Of the rules that leave the general top out and of `coupled` itself, the second number would say nothing.
-        shown = [f"{r['n']:,}" + (f" ({r['coupled']:,})" if r["select"] == "published" else "") for r in cells]
+        # Of other rules all weights are coupled, or all coupled weights are theirs: the second number says nothing.
+        shown = [f"{r['n']:,}" + (f" ({r['coupled']:,})" if r["select"] in astray else "") for r in cells]
         lines.append([f"{ratio:g}", *shown])
     _write_rows(lines, outputs)
 

@@ -1,6 +1,7 @@
 """Importance scores: abs(W) x sum over samples of abs(dL_s/dW), for all layers of a shard in one pass."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
 from uncouple.scoring.memory import plan_scoring
+from uncouple.scoring.options import Scoring
 from uncouple.scoring.packing import NOT_FINITE, Batch, backward, make_batches, sample_at
 from uncouple.scoring.recompute import Recipe, lighten, make_again
 from uncouple.scoring.scaling import Scaling, largest_of_each
@@ -30,61 +32,54 @@ _LEVEL_BITS = 12
 
 
 def score_layers(
-    model_folder,
-    samples_path,
-    output,
+    model_folder: str | Path,
+    samples_path: str | Path,
+    output: str | Path,
+    options: Scoring,
     *,
-    first,
-    last,
-    module,
-    prompt,
-    keep,
-    batch_tokens,
-    dtype,
-    device,
-    template_options=None,
-):
+    first: int = 0,
+    last: int | None = None,
+    device: str = "auto",
+    template_options: dict | None = None,
+) -> None:
     """Score one range of layers on one sample set and write the top weights as a score shard.
 
     Args:
         model_folder: the base model.
         samples_path: a samples table.
         output: the shard to write.
+        options: how it is scored.
         first, last: decoder layers, both included; `last` None means the model's last.
-        module: `mlp`, `attention` or `all`.
-        prompt: one of `terms.PROMPTS`.
+        device: see `models.load_model`.
         template_options: of the chat template; see `prompts.bind_options`.
-        keep: share of each matrix's weights that the shard keeps.
-        batch_tokens: the most tokens of a batch; None takes what fits into memory.
-        dtype, device: see `models.load_model`.
 
     Raises:
         UncoupleError: bad input, a loss head that is not known, one layer that does not fit into memory, or a gradient
             that is not finite (names layer and sample).
     """
     record, config = model_record(model_folder), check_folder(model_folder)
-    names = target_names(config, module, first, last)
+    names = target_names(config, options.module, first, last)
     table, samples_record = read_table(samples_path, "samples")
     samples = table.to_pylist()
-    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
+    tokenizer, prompt = load_tokenizer(model_folder, options.prompt, template_options)
     encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
     # A tokenizer takes as much as a hundred tokens of a batch.
     del tokenizer
     release_memory()
     lengths = [len(e.ids) for e in encoded]
     devices = pick_devices(device)
-    skeleton = make_skeleton(read_config(model_folder), pick_dtype(config, dtype, devices[0]))
+    skeleton = make_skeleton(read_config(model_folder), pick_dtype(config, options.dtype, devices[0]))
     plan = plan_scoring(
         skeleton,
         names,
         devices[0].type,
         min(free_memory(d) for d in devices),
         max(lengths),
-        batch_tokens,
+        options.most_tokens,
         len(devices),
     )
     say(f"score: plan: {plan}")
-    model = load_model(model_folder, dtype, device)
+    model = load_model(model_folder, options.dtype, device)
     check_head(model)
     together = longest_together(model.config)
     batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens, together)
@@ -95,14 +90,14 @@ def score_layers(
     )
     if cut:
         say(f"score: {cut} responses were longer than the model's window and were cut")
-    tops, matrices = score_model(model, names, batches, keep, plan.passes)
+    tops, matrices = score_model(model, names, batches, options.keep, plan.passes)
     metadata = {
         "model": {k: record[k] for k in ("name", "source", "fingerprint", "tokenizer")},
         "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
-        "module": module,
+        "module": options.module,
         "prompt": vars(prompt),
-        "keep": keep,
+        "keep": options.keep,
         "dtype": str(model.dtype).removeprefix("torch."),
         "tokens": sum(lengths),
         "responses_cut": cut,

@@ -14,24 +14,22 @@ from uncouple.models.folders import model_record
 from uncouple.models.weights import WeightFiles
 from uncouple.progress import say
 from uncouple.records.files import read_json, write_table
-from uncouple.scoring.shards import module_column, read_scores, top_count
-from uncouple.selection.rules import RULES, find_ranks, select_random, smallest_count
+from uncouple.scoring.shards import Scores, module_column, read_scores, top_count
+from uncouple.selection.options import Selection
+from uncouple.selection.rules import COUPLED, RULES, find_ranks
 from uncouple.variants.masks import check_model
 
 
-def make_mask(model_folder, shards, output, *, dimensions, select, ratio, general_ratio, module, seed, variant):
+def make_mask(
+    model_folder: str | Path, shards: list[str], output: str | Path, options: Selection, *, variant: str
+) -> None:
     """Select weights and write them as a mask.
 
     Args:
         model_folder: the base model, for the original values.
         shards: score shards of all the dimensions and of the general set.
         output: the mask to write.
-        dimensions: those that couple, the first of them being A.
-        select: one of `terms.SELECTIONS`.
-        ratio: share of each matrix that is a dimension's top (the paper's q).
-        general_ratio: share that is the general set's top (the paper's p).
-        module: `mlp`, `attention` or `all`.
-        seed: for `random`.
+        options: how they are selected; `dimensions` are told.
         variant: the variant's name, for the record.
 
     Raises:
@@ -39,13 +37,13 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
             or one so small that nothing is selected.
     """
     record = model_record(model_folder)
-    scores = read_scores(shards, dimensions)
-    names = _targets(model_folder, record, scores, module, max(ratio, general_ratio))
-    selected = select_weights(scores, names, select, ratio, general_ratio, seed)
+    scores = read_scores(shards, options.dimensions)
+    names = _targets(model_folder, record, scores, options.module, max(options.ratio, options.general))
+    selected = select_weights(scores, names, options)
     if not any(map(len, selected.values())):
         raise UncoupleError(
-            f"{variant}: `{select}` at ratio {ratio:g} (general {general_ratio:g}) selects no weight of any matrix. "
-            + _smallest_ratio(scores, names, select, ratio, general_ratio)
+            f"{variant}: `{options.select}` at ratio {options.ratio:g} (general {options.general:g}) selects no weight "
+            f"of any matrix. {_smallest_ratio(scores, names, options)}"
         )
     files = WeightFiles(model_folder)
     chosen = [name for name in names if len(selected[name])]
@@ -72,27 +70,30 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
         "version": 1,
         "variant": variant,
         "model": {key: record[key] for key in ("name", "source", "fingerprint")},
-        "dimensions": list(dimensions),
-        "select": select,
-        "ratio": ratio,
-        "general_ratio": general_ratio,
-        "module": module,
-        "seed": seed,
+        "dimensions": list(options.dimensions),
+        "select": options.select,
+        "ratio": options.ratio,
+        "general_ratio": options.general,
+        "module": options.module,
+        "seed": options.select_seed,
         "scores": scores.records,
         "shapes": {name: scores.shapes[name] for name in names},
     }
     table = pa.table(columns)
     write_table(table, output, metadata)
-    say(f"mask: {variant}: {table.num_rows:,} weights of {len(chosen)} matrices by `{select}` at ratio {ratio:g}")
+    say(
+        f"mask: {variant}: {table.num_rows:,} weights of {len(chosen)} matrices by `{options.select}` at ratio "
+        f"{options.ratio:g}"
+    )
 
 
-def select_weights(scores, names, select, ratio, general_ratio, seed):
+def select_weights(scores: Scores, names: list[str], options: Selection) -> dict[str, np.ndarray]:
     """Selected indices of each matrix.
 
     Args:
-        scores: `shards.Scores`.
+        scores: of all dimensions and the general set.
         names: modules to select in.
-        select, ratio, general_ratio, seed: as in `make_mask`.
+        options: how.
 
     Returns:
         dict of module to int64 (k,), ascending.
@@ -100,35 +101,38 @@ def select_weights(scores, names, select, ratio, general_ratio, seed):
     selected = {}
     for name in names:
         size = scores.size(name)
-        tops = [scores.tops[dimension][name][0][: top_count(ratio, size)] for dimension in scores.dimensions]
-        general = scores.tops["general"][name][0][: top_count(general_ratio, size)]
-        if select == "random":
-            count = len(RULES["coupled"](tops, general))
-            selected[name] = select_random(count, size, [seed, zlib.crc32(name.encode())])
-        else:
-            selected[name] = RULES[select](tops, general)
+        tops = [scores.tops[dimension][name][0][: top_count(options.ratio, size)] for dimension in scores.dimensions]
+        general = scores.tops["general"][name][0][: top_count(options.general, size)]
+        seed = [options.select_seed, zlib.crc32(name.encode())]
+        selected[name] = options.rule.select(tops, general, size, seed)
     return selected
 
 
-def count_selected(model_folder, shards, output, *, dimensions, module, ratios):
+def count_selected(
+    model_folder: str | Path, shards: list[str], output: str | Path, options: Selection, *, ratios: list[float]
+) -> None:
     """Write how many weights each rule selects at each ratio: the tidy table behind the coupling figure.
 
     The general set's ratio is the dimensions' own, as in the paper. Columns `model, select, ratio, n, coupled, of`,
     where `coupled` says how many of the n are in the coupled set of that ratio.
     """
     record = model_record(model_folder)
-    scores = read_scores(shards, dimensions)
-    names = _targets(model_folder, record, scores, module, max(ratios))
+    scores = read_scores(shards, options.dimensions)
+    names = _targets(model_folder, record, scores, options.module, max(ratios))
     of = sum(scores.size(name) for name in names)
     rows = []
     for ratio in ratios:
-        coupled = select_weights(scores, names, "coupled", ratio, ratio, 0)
-        for select in RULES:
-            selected = select_weights(scores, names, select, ratio, ratio, 0)
+        at_ratio = options.model_copy(update={"ratio": ratio, "general_ratio": None})
+        coupled = select_weights(scores, names, at_ratio.model_copy(update={"select": COUPLED.name}))
+        for rule in RULES.values():
+            if rule.is_drawn:
+                continue
+            selected = select_weights(scores, names, at_ratio.model_copy(update={"select": rule.name}))
             shared = sum(len(np.intersect1d(selected[name], coupled[name])) for name in names)
             counts = {"n": sum(map(len, selected.values())), "coupled": shared, "of": of}
-            rows.append({"model": record["name"], "select": select, "ratio": ratio} | counts)
-    write_table(pa.Table.from_pylist(rows), output, {"kind": "coupling", "version": 1, "dimensions": list(dimensions)})
+            rows.append({"model": record["name"], "select": rule.name, "ratio": ratio} | counts)
+    metadata = {"kind": "coupling", "version": 1, "dimensions": list(options.dimensions)}
+    write_table(pa.Table.from_pylist(rows), output, metadata)
 
 
 def _targets(model_folder, record, scores, module, ratio):
@@ -152,14 +156,14 @@ def _targets(model_folder, record, scores, module, ratio):
     return names
 
 
-def _smallest_ratio(scores, names, select, ratio, general_ratio):
+def _smallest_ratio(scores, names, options):
     """What to tell where nothing is selected; the general ratio follows the ratio where the two were equal."""
-    tied, best = ratio == general_ratio, None
+    tied, best = options.ratio == options.general, None
     for name in names:
         size = scores.size(name)
         lists = [scores.tops[dimension][name][0] for dimension in scores.dimensions]
         general = scores.tops["general"][name][0]
-        count = smallest_count(select, lists, general, None if tied else top_count(general_ratio, size))
+        count = options.rule.smallest_count(lists, general, None if tied else top_count(options.general, size))
         if count and (best is None or Fraction(count, size) < best):
             best = Fraction(count, size)
     if best is None:

@@ -2,14 +2,15 @@
 
 import numpy as np
 
+from uncouple.data.sources import LABELS
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.embedding import encoder_record, make_features, predict, read_pairs
+from uncouple.evaluation.judges.classifier import encoder_record, make_features, predict, read_pairs
+from uncouple.evaluation.judges.embedding import JUDGE_VERSION
 from uncouple.evaluation.statistics import KINDS, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table, write_record
 from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import CONFIDENCE
-from uncouple.terms import JUDGE_VERSION, LABELS
 
 FOLDS = 5
 BINS = 10

@@ -1,0 +1,49 @@
+"""Call each answer safe or unsafe. An empty answer gets no verdict.
+
+examples:
+  python -m uncouple judge answers.parquet --phrases resources/phrases/fairness.txt --output verdicts.parquet
+  python -m uncouple judge answers.parquet --judge embedding --classifier fairness.json --model encoder \\
+      --output verdicts.parquet
+  python -m uncouple judge answers.parquet --judge causal --model MD-Judge-v0.1 \\
+      --template MD-Judge-v0.1/README.md --output verdicts.parquet
+"""
+
+from uncouple.commands import flags
+from uncouple.experiment.options import JUDGES, kinds_told
+from uncouple.models.places import Place, Placed
+from uncouple.options import from_flags
+from uncouple.options import add_flags as add_options
+
+SUMMARY = "call each answer safe or unsafe"
+
+
+def add_flags(parser):
+    default = next(iter(JUDGES))
+    parser.add_argument("answers", help="an answers table")
+    parser.add_argument(
+        "--judge", choices=JUDGES, default=default, help=f"{kinds_told(JUDGES).rstrip('.')} (default: {default})"
+    )
+    parser.add_argument("--name", help="name for the record (default: the kind of judge)")
+    told = {}
+    for name, kind in JUDGES.items():
+        for flag, text in kind.inputs.items():
+            told.setdefault(flag, []).append(f"for {name}: {text}")
+    for flag, texts in told.items():
+        parser.add_argument(f"--{flag}", help="; ".join(texts))
+    added = {*told, *Place.model_fields}
+    for kind in JUDGES.values():
+        add_options(parser, kind, but=added)
+        added |= set(kind.model_fields)
+    add_options(parser, Placed)
+    flags.add_output(parser, "the verdicts to write (.parquet)")
+
+
+def run(a):
+    from uncouple.evaluation.judges import judge
+
+    kind = JUDGES[a.judge]
+    # A file that a config names may be told otherwise there: it is read from its flag.
+    options = {key: getattr(a, key) for key in kind.model_fields if key not in kind.inputs and hasattr(a, key)}
+    options = {key: value for key, value in options.items() if value is not None and key not in Place.model_fields}
+    files = {flag: getattr(a, flag) for flag in kind.inputs}
+    judge.judge_answers(a.answers, a.output, kind(**options), files, name=a.name, device=a.device)
