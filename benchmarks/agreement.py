@@ -75,9 +75,7 @@ def score_all(arguments, samples, dtype, scratch):
     for table in samples:
         shards.append(Path(scratch) / f"{Path(table).stem}-{dtype}.parquet")
         options = Scoring(module=arguments.module, keep=max(arguments.ratios), dtype=dtype)
-        job = functools.partial(
-            score_layers, arguments.model, table, shards[-1], options, device=arguments.device
-        )
+        job = functools.partial(score_layers, arguments.model, table, shards[-1], options, device=arguments.device)
         with FloatProducts() if on_cpu else contextlib.nullcontext():
             total += stopwatch("cpu", job)[1]
     print(f"{dtype}: {total:.0f} s", flush=True)

@@ -97,10 +97,6 @@ def local_file(rows):
     return [rows.path] if rows and rows.path else []
 
 
-def raw_file(wildcards):
-    return local_file(source_of(wildcards))
-
-
 def fetched(wildcards):
     """What the config says of a model, or of a judge's model."""
     return EXPERIMENT.judges[wildcards.judge] if "judge" in wildcards.keys() else EXPERIMENT.models[wildcards.model]
@@ -216,15 +212,9 @@ def judge_inputs(wildcards):
 def judge_flags(wildcards):
     judge = EXPERIMENT.judges[wildcards.judge]
     files = PATHS.judge_files(wildcards.judge, wildcards.dimension)
-    return f"{flags(judge=judge.kind, **files)} {flags(judge, but={*Place.model_fields, *files, *judge.inputs})}".strip()
-
-
-def judge_tests(wildcards):
-    return PATHS.tests(wildcards.dimension)
-
-
-def all_masks(wildcards):
-    return PATHS.masks(wildcards.model)
+    return (
+        f"{flags(judge=judge.kind, **files)} {flags(judge, but={*Place.model_fields, *files, *judge.inputs})}".strip()
+    )
 
 
 def all_answers(wildcards):
@@ -238,15 +228,6 @@ def counted_answers(wildcards):
 
 def all_verdicts(wildcards):
     return PATHS.all_verdicts(wildcards.model)
-
-
-def all_metrics(wildcards):
-    return PATHS.metrics_parts(wildcards.model)
-
-
-def all_classifiers(wildcards):
-    """What a trained judge is in each dimension."""
-    return [PATHS.trained_judge(wildcards.judge, dimension) for dimension in EXPERIMENT.dimensions]
 
 
 # Snakemake looks at the record alone: the step that makes a folder would never run again for the weights lost from it.

@@ -47,7 +47,7 @@ rule train_judge:
         samples=[PATHS.all_samples(label=label) for label in ("safe", "unsafe")],
         encoder=PATHS.judge_model(),
         replies=PATHS.replies(),
-        tests=judge_tests,
+        tests=lambda wildcards: PATHS.tests(wildcards.dimension),
     output:
         PATHS.trained_judge(),
     log:
@@ -59,7 +59,7 @@ rule train_judge:
         gpu=1,
         mem_mb=4000,
     params:
-        options=lambda wildcards: flags(replies=PATHS.replies() or None, test=judge_tests(wildcards) or None),
+        options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests(wildcards.dimension) or None),
         code=fingerprint("train-judge"),
     shell:
         "python -m uncouple train-judge {input.samples:q}"
@@ -240,7 +240,7 @@ rule measure_hsic:
 
 rule collect_metrics:
     input:
-        all_metrics,
+        lambda wildcards: PATHS.metrics_parts(wildcards.model),
     output:
         PATHS.metrics("metrics"),
     log:
@@ -248,7 +248,7 @@ rule collect_metrics:
     conda:
         "../envs/tables.yaml"
     params:
-        order=all_metrics,
+        order=lambda wildcards: PATHS.metrics_parts(wildcards.model),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure collect {input:q}" " --output {output:q}" " > {log:q} 2>&1"

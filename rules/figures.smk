@@ -11,7 +11,9 @@ localrules:
 
 rule draw_figure:
     input:
-        table=lambda wildcards: PATHS.metrics(wildcards.figure if wildcards.figure in ("placement", "coupling") else "metrics"),
+        table=lambda wildcards: PATHS.metrics(
+            wildcards.figure if wildcards.figure in ("placement", "coupling") else "metrics"
+        ),
         style=EXPERIMENT.figures.style,
     output:
         png=report(
@@ -41,7 +43,7 @@ rule draw_figure:
 
 rule draw_judge:
     input:
-        classifiers=all_classifiers,
+        classifiers=lambda wildcards: PATHS.trained_judges(wildcards.judge),
         style=EXPERIMENT.figures.style,
     output:
         png=report(
@@ -56,7 +58,7 @@ rule draw_judge:
     conda:
         "../envs/figures.yaml"
     params:
-        order=all_classifiers,
+        order=lambda wildcards: PATHS.trained_judges(wildcards.judge),
         code=fingerprint("figures"),
     shell:
         "python -m uncouple figures judge {input.classifiers:q}"

@@ -76,7 +76,7 @@ rule count_coupling:
 
 rule measure_placement:
     input:
-        all_masks,
+        lambda wildcards: PATHS.masks(wildcards.model),
     output:
         PATHS.metrics("placement"),
     log:
@@ -84,7 +84,7 @@ rule measure_placement:
     conda:
         "../envs/tables.yaml"
     params:
-        order=all_masks,
+        order=lambda wildcards: PATHS.masks(wildcards.model),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure placement {input:q}" " --output {output:q}" " > {log:q} 2>&1"

@@ -11,7 +11,7 @@ localrules:
 
 rule draw_samples:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
         PATHS.samples(),
     log:
@@ -33,7 +33,7 @@ rule draw_samples:
 
 rule take_samples:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
         PATHS.all_samples(),
     log:
@@ -65,7 +65,7 @@ use rule take_samples as take_replies with:
 
 rule take_test_samples:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
         PATHS.test_samples(),
     log:
@@ -86,7 +86,7 @@ rule take_test_samples:
 
 rule draw_questions:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
         PATHS.questions(),
     log:

@@ -12,7 +12,7 @@ from uncouple.hub import from_hub
 
 COMMIT = "0" * 40
 # The libraries wait between their tries for half a minute.
-IMPATIENT = "import sys, time; time.sleep = lambda _: None; from uncouple.commands.cli import main; "
+IMPATIENT = "import sys, time; time.sleep = lambda _: None; from uncouple.commands import main; "
 IMPATIENT += "sys.exit(main(sys.argv[1:]))"
 NO_SERVER = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 OFFLINE = {"HF_HUB_OFFLINE": "1"}

@@ -8,7 +8,7 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 
-from uncouple.commands.cli import VERBS
+from uncouple.commands import VERBS
 from uncouple.records.files import MADE_BY, METADATA_KEY, read_table
 
 FIGURES = ("awareness", "ability", "hsic", "language", "agreement")

@@ -1,7 +1,7 @@
 """What an option is: a field of a section, with its type, bounds, default and description, and the flag made from it.
 
-Each section of a config is one class, in the room that reads it. Schema, config.yaml, the flags of a verb and what a rule
-passes are made from it.
+Each section of a config is one class, in the room that reads it. Schema, config.yaml, the flags of a verb and what a
+rule passes are made from it.
 """
 
 import argparse
@@ -105,7 +105,17 @@ class EachOnce:
 def narrowed(section: type[Section], name: str, **bounds: float) -> Any:
     """The field of a section as another has it, with other bounds."""
     field = section.model_fields[name]
-    return Field(field.default, description=field.description, **bounds)
+    return Field(field.default, description=field.description, examples=field.examples, **bounds)
+
+
+def by_kind(kinds: Iterable[type[SectionType]]) -> dict[str, type[SectionType]]:
+    """The kinds of a union by the name that their key `kind` has."""
+    return {kind.model_fields["kind"].default: kind for kind in kinds}
+
+
+def kinds_told(kinds: Iterable[Any]) -> str:
+    """What the kinds of a union are, in one sentence: the description of their key `kind`."""
+    return f"{'; '.join(f'{name} {kind.about}' for name, kind in by_kind(kinds).items())}."
 
 
 def whole(field: FieldInfo) -> Any:
@@ -148,9 +158,7 @@ def allowed(annotation: Any) -> str:
 
 def bounds_of(marks: Iterable[Any]) -> list[str]:
     """Bounds in words: `above 0`, `at most 1`."""
-    return [
-        f"{word} {getattr(mark, key):g}" for key, word in BOUNDS.items() for mark in marks if hasattr(mark, key)
-    ]
+    return [f"{word} {getattr(mark, key):g}" for key, word in BOUNDS.items() for mark in marks if hasattr(mark, key)]
 
 
 # Flags
@@ -337,7 +345,13 @@ def _no_number(text: str) -> float:
 
 
 def _text(value: Any) -> str:
-    return " ".join(map(_text, value)) if isinstance(value, list) else repr(value) if isinstance(value, float) else str(value)
+    return (
+        " ".join(map(_text, value))
+        if isinstance(value, list)
+        else repr(value)
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 # Files

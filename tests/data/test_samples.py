@@ -460,7 +460,9 @@ def test_a_suffix_that_is_not_known(tmp_path, name):
 
 def test_a_label_that_is_not_known(write_jsonl, tmp_path):
     with pytest.raises(UncoupleError, match="'harmless'.*safe, unsafe"):
-        make_samples(Source(path=str(write_jsonl("raw.jsonl", numbered(2)))), "fairness", "harmless", 1, 0, tmp_path / "x")
+        make_samples(
+            Source(path=str(write_jsonl("raw.jsonl", numbered(2)))), "fairness", "harmless", 1, 0, tmp_path / "x"
+        )
 
 
 # The data that the published code draws from

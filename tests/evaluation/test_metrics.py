@@ -12,8 +12,7 @@ from uncouple.evaluation.judges import judge as judges
 from uncouple.evaluation.judges.causal import Causal
 from uncouple.evaluation.judges.embedding import Embedding
 from uncouple.evaluation.judges.judge import is_degenerate, judge_answers
-from uncouple.evaluation.judges.phrases import Phrases
-from uncouple.evaluation.judges.phrases import normalize, phrase_judge, read_phrases
+from uncouple.evaluation.judges.phrases import Phrases, normalize, phrase_judge, read_phrases
 from uncouple.evaluation.metrics import collect_metrics, measure_awareness, measure_language, measure_placement
 from uncouple.evaluation.statistics import difference_interval, exact_mcnemar, mean, rate
 from uncouple.records.files import digest, read_table, write_table

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from uncouple.commands.cli import VERBS
+from uncouple.commands import VERBS
 from uncouple.records import fingerprint as module
 from uncouple.records.fingerprint import fingerprint, module_fingerprint
 

@@ -17,8 +17,8 @@ from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.answers import answer_questions
-from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.embedding import JUDGE_VERSION
+from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.evaluation.judges.training import train_judge
 from uncouple.evaluation.metrics import measure_awareness, measure_placement

@@ -90,7 +90,9 @@ def test_a_mask_holds_the_selected_weights_with_value_score_and_rank(model_folde
 
 def test_random_takes_as_many_of_each_matrix_as_coupled(model_folder, shard_paths, tmp_path):
     for select in ("coupled", "random"):
-        make_mask(model_folder, shard_paths, tmp_path / select, SELECTION.model_copy(update={"select": select}), variant="v")
+        make_mask(
+            model_folder, shard_paths, tmp_path / select, SELECTION.model_copy(update={"select": select}), variant="v"
+        )
     coupled, random = read_mask(tmp_path / "coupled")[0], read_mask(tmp_path / "random")[0]
     assert {n: len(i) for n, (i, _) in coupled.items()} == {n: len(i) for n, (i, _) in random.items()}
     assert any(not np.array_equal(coupled[n][0], random[n][0]) for n in coupled)

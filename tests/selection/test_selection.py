@@ -42,9 +42,7 @@ def brute(select, tops, general):
     return {lists[0][k] for k in range(len(lists[0])) if all(other[k] not in general for other in lists)}
 
 
-@given(
-    st.sampled_from(CERTAIN), st.integers(2, 3), st.integers(0, 10**6), st.floats(0.01, 0.9), st.floats(0.01, 0.9)
-)
+@given(st.sampled_from(CERTAIN), st.integers(2, 3), st.integers(0, 10**6), st.floats(0.01, 0.9), st.floats(0.01, 0.9))
 @settings(max_examples=400)
 def test_rules_equal_brute_force_sets(select, dimensions, seed, ratio, general_ratio):
     orders = [ranked(seed + d) for d in range(dimensions)]

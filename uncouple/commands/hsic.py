@@ -4,6 +4,8 @@ example:
   python -m uncouple hsic fairness.parquet privacy.parquet --model base --output hsic.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.evaluation.options import Asking, Pairing
 from uncouple.models.places import Running
@@ -14,7 +16,7 @@ from uncouple.scoring.options import Scoring
 SUMMARY = "measure how two dimensions' representations depend on each other"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("samples", nargs=2, help="samples tables of two dimensions")
     flags.add_variant(parser)
     add_options(parser, Scoring, only=("prompt",))
@@ -25,7 +27,7 @@ def add_flags(parser):
     flags.add_output(parser, "the metrics to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation import hsic
 
     hsic.measure_hsic(

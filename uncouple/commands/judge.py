@@ -8,20 +8,25 @@ examples:
       --template MD-Judge-v0.1/README.md --output verdicts.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
-from uncouple.experiment.options import JUDGES, kinds_told
+from uncouple.evaluation.judges.registry import JUDGES
 from uncouple.models.places import Place, Placed
-from uncouple.options import from_flags
 from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags, kinds_told
 
 SUMMARY = "call each answer safe or unsafe"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     default = next(iter(JUDGES))
     parser.add_argument("answers", help="an answers table")
     parser.add_argument(
-        "--judge", choices=JUDGES, default=default, help=f"{kinds_told(JUDGES).rstrip('.')} (default: {default})"
+        "--judge",
+        choices=JUDGES,
+        default=default,
+        help=f"{kinds_told(JUDGES.values()).rstrip('.')} (default: {default})",
     )
     parser.add_argument("--name", help="name for the record (default: the kind of judge)")
     told = {}
@@ -38,12 +43,9 @@ def add_flags(parser):
     flags.add_output(parser, "the verdicts to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation.judges import judge
 
     kind = JUDGES[a.judge]
-    # A file that a config names may be told otherwise there: it is read from its flag.
-    options = {key: getattr(a, key) for key in kind.model_fields if key not in kind.inputs and hasattr(a, key)}
-    options = {key: value for key, value in options.items() if value is not None and key not in Place.model_fields}
     files = {flag: getattr(a, flag) for flag in kind.inputs}
-    judge.judge_answers(a.answers, a.output, kind(**options), files, name=a.name, device=a.device)
+    judge.judge_answers(a.answers, a.output, from_flags(kind, a), files, name=a.name, device=a.device)

@@ -8,6 +8,8 @@ examples:
       --ratios 1e-5 1e-4 1e-3 --output coupling.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.evaluation.options import Evaluation
 from uncouple.options import Share, from_flags, read_as
@@ -17,7 +19,7 @@ from uncouple.selection.options import Selection
 SUMMARY = "count verdicts and weights into tidy tables"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     awareness = what.add_parser("awareness", help="rates of verdicts, and variants compared with the origin")
     awareness.add_argument("verdicts", nargs="+", help="files of verdicts")
@@ -46,7 +48,7 @@ def add_flags(parser):
         flags.add_output(sub, "the table to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation import metrics
     from uncouple.selection import select
 

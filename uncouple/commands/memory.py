@@ -4,6 +4,8 @@ example:
   python -m uncouple memory --model Qwen/Qwen2-7B-Instruct --gpu-memory 80GB --module all
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.options import Count, Size, from_flags, read_as
 from uncouple.options import add_flags as add_options
@@ -12,7 +14,7 @@ from uncouple.scoring.options import Scoring
 SUMMARY = "say how scoring a model would fit into memory"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="a model folder, or a model id on the Hub; its config alone is read"
     )
@@ -32,7 +34,7 @@ def add_flags(parser):
     add_options(parser, Scoring, only=("module", "batch_tokens", "dtype"))
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.scoring import memory
 
     options = from_flags(Scoring, a)

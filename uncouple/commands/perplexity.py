@@ -4,6 +4,8 @@ example:
   python -m uncouple perplexity --path wiki.test.raw --model base --mask mask.parquet --output perplexity.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.evaluation.options import Asking, Perplexity
 from uncouple.models.places import Placed
@@ -13,7 +15,7 @@ from uncouple.options import add_flags as add_options
 SUMMARY = "measure a variant's perplexity on a text"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     add_options(parser, Perplexity)
     flags.add_variant(parser)
     parser.add_argument("--batch-size", type=read_as(Count), default=1, help="windows at once (default: %(default)s)")
@@ -22,7 +24,7 @@ def add_flags(parser):
     flags.add_output(parser, "the metrics to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation import perplexity
 
     options = from_flags(Perplexity, a)

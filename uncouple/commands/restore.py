@@ -4,17 +4,19 @@ example:
   python -m uncouple restore suppressed --output base-again
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 
 SUMMARY = "give back the base that a checkpoint was made from"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint folder that `apply` made")
     flags.add_output(parser, "the model folder to make")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.variants import checkpoints
 
     checkpoints.restore_base(a.checkpoint, a.output)

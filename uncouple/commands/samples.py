@@ -9,6 +9,8 @@ example:
       --n 64 --seed 0 --output fairness.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.data.sources import LABELS, Source
 from uncouple.options import Count, Whole, from_flags, read_as
@@ -17,7 +19,7 @@ from uncouple.options import add_flags as add_options
 SUMMARY = "draw samples or questions from raw data"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     add_options(parser, Source)
     parser.add_argument("--questions", action="store_true", help="draw questions instead of samples")
     parser.add_argument("--dimension", required=True, help="the concern that the rows are about, or `general`")
@@ -29,7 +31,7 @@ def add_flags(parser):
     flags.add_output(parser, "the table to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.data import samples
 
     source = from_flags(Source, a)

@@ -7,16 +7,18 @@ example:
   python -m uncouple score fairness.parquet --model base --output fairness-scores.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.models.places import Running
-from uncouple.options import from_flags
 from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags
 from uncouple.scoring.options import Scoring
 
 SUMMARY = "score the weights of a range of layers on a sample set"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("samples", help="a samples table")
     flags.add_model(parser)
     flags.add_layers(parser)
@@ -25,7 +27,7 @@ def add_flags(parser):
     flags.add_output(parser, "the score shard to write (.parquet)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.scoring import score
 
     first, last = a.layers

@@ -4,6 +4,8 @@ example:
   python -m uncouple tables summary metrics.parquet --model base --output summary.md summary.html
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 
 SUMMARY = "write tables for reading from tidy tables"
@@ -15,7 +17,7 @@ TABLES = {
 }
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, help_text in TABLES.items():
         one = what.add_parser(name, help=help_text)
@@ -31,7 +33,7 @@ def add_flags(parser):
         one.add_argument("--output", required=True, nargs="+", help="the files to write")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.reporting import tables
 
     if a.what == "summary":

@@ -7,6 +7,8 @@ example:
       --encoder encoder --output fairness.json
 """
 
+from argparse import ArgumentParser, Namespace
+
 from uncouple.commands import flags
 from uncouple.models.places import Placed
 from uncouple.options import add_flags as add_options
@@ -14,7 +16,7 @@ from uncouple.options import add_flags as add_options
 SUMMARY = "train a judge on labelled answers"
 
 
-def add_flags(parser):
+def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("samples", nargs="+", help="samples tables of one dimension, both labels")
     parser.add_argument("--encoder", required=True, help="an encoder folder (fetch --encoder)")
     parser.add_argument(
@@ -29,7 +31,7 @@ def add_flags(parser):
     flags.add_output(parser, "the classifier to write (.json)")
 
 
-def run(a):
+def run(a: Namespace) -> None:
     from uncouple.evaluation.judges import training
 
     training.train_judge(a.samples, a.encoder, a.output, replies=a.replies, test=a.test, device=a.device)

@@ -130,7 +130,9 @@ def _tell(path: tuple[str | int, ...], fault: Any) -> str:
         return f"{where}: the key {_plain(fault['ctx']['discriminator'])!r} is missing"
     if kind == "union_tag_invalid":
         tags = _plain(fault["ctx"]["expected_tags"])
-        return f"{where}.{_plain(fault['ctx']['discriminator'])}: {fault['ctx']['tag']!r} is not known (allowed: {tags})"
+        return (
+            f"{where}.{_plain(fault['ctx']['discriminator'])}: {fault['ctx']['tag']!r} is not known (allowed: {tags})"
+        )
     if kind == "extra_forbidden":
         return _tell_unknown(path, fault["loc"])
     annotation = _type_at(Experiment, fault["loc"])
@@ -148,6 +150,9 @@ def _tell(path: tuple[str | int, ...], fault: Any) -> str:
         number = isinstance(value, str) and wanted in ("number", "integer")
         hint = "; write small numbers as 1.0e-5, YAML takes 1e-5 for text" if number and wanted == "number" else ""
         return f"{where}: {json.dumps(value, default=str)} is not of type {wanted}{hint}"
+    if kind == "too_short":
+        told = f"has too few entries (allowed: {fault['ctx']['min_length']} or more)"
+        return f"{where}: {json.dumps(value, default=str)} {told}"
     return f"{where}: {fault['msg']}"
 
 
@@ -167,7 +172,7 @@ def _tell_unknown(path: tuple[str | int, ...], loc: tuple[str | int, ...]) -> st
         if having := [kind.model_fields["kind"].default for kind in union if key in kind.model_fields]:
             own = section.model_fields["kind"].default
             return f"{above}.{key}: {own} has no such key; {', '.join(having)} has it"
-    names = list(section.model_fields)
+    names = sorted(section.model_fields, key=lambda name: name != "kind")
     near = difflib.get_close_matches(key, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{above}: unknown key {key!r}{hint} (allowed: {', '.join(names)})"
@@ -185,7 +190,7 @@ def _section_at(loc: tuple[str | int, ...]) -> type[Section]:
 
 
 def _type_at(annotation: Any, loc: tuple[str | int, ...]) -> Any:
-    """The type of a place that pydantic names; it names the kind of a union's section, and the types of other unions."""
+    """The type of a place that pydantic names, in which stand the kind of a section and the types of other unions."""
     for part in loc:
         found = alternatives(annotation)
         sections = [base for base, _ in found if isinstance(base, type) and issubclass(base, Section)]

@@ -2,29 +2,23 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, ClassVar, get_args
 
 from pydantic import Field
 
 from uncouple.data.sources import Label, Source
-from uncouple.evaluation.judges.causal import Causal
-from uncouple.evaluation.judges.embedding import Embedding
-from uncouple.evaluation.judges.kinds import JudgeKind
-from uncouple.evaluation.judges.phrases import Phrases
+from uncouple.evaluation.judges.registry import Judge
 from uncouple.evaluation.options import Evaluation
 from uncouple.models.places import Model
-from uncouple.options import File, Section
+from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
 from uncouple.scoring.options import ShardedScoring
 from uncouple.selection.options import Suppress
-from uncouple.variants.kinds import Noise, Origin
+from uncouple.variants.kinds import Noise, Origin, VariantKind
 
 # A new kind is one file, and its line here.
 Variant = Origin | Suppress | Noise
-Judge = Phrases | Embedding | Causal
-
-VARIANTS = {kind.model_fields["kind"].default: kind for kind in get_args(Variant)}
-JUDGES: dict[str, type[JudgeKind]] = {kind.model_fields["kind"].default: kind for kind in get_args(Judge)}
+VARIANTS: dict[str, type[VariantKind]] = by_kind(get_args(Variant))
 
 # The reserved name of the general-ability set.
 GENERAL = "general"
@@ -33,6 +27,8 @@ DimensionName = Annotated[str, Field(pattern="^(?!general$)[a-z][a-z0-9_]*$")]
 VariantName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9._+-]*$")]
 JudgeName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
 Folder = Annotated[str, Field(pattern="^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$")]
+Variants = Annotated[dict[VariantName, Annotated[Variant, Field(discriminator="kind")]], Field(min_length=1)]
+Judges = Annotated[dict[JudgeName, Annotated[Judge, Field(discriminator="kind")]], Field(min_length=1)]
 
 
 class Test(Section):
@@ -74,8 +70,10 @@ class Dimension(Section):
 
 
 class Experiment(Section):
-    """An experiment of Uncouple. config.yaml holds every key with its default; a file of experiments/ is laid over it, and
-    `null` takes a key away."""
+    """An experiment of Uncouple.
+
+    config.yaml holds every key with its default; a file of experiments/ is laid over it, and `null` takes a key away.
+    """
 
     results: Folder = Field(
         "results",
@@ -89,25 +87,19 @@ class Experiment(Section):
         examples=["/data/uncouple-store"],
     )
     models: Annotated[dict[ModelName, Model], Field(min_length=1)] = Field(
-        description="The base models, by the name that paths and figures use. Each says where it comes from (a wheel, a "
-        "local folder or the Hub) and how many decoder layers it has."
+        description="The base models, by the name that paths and figures use. Each says where it comes from (a wheel, "
+        "a local folder or the Hub) and how many decoder layers it has."
     )
     dimensions: Annotated[dict[DimensionName, Dimension], Field(min_length=1)] = Field(
         description="The concerns, by name, two or more. Each has raw samples by label, and questions."
     )
-    general: Source = Field(
-        description="Raw samples of ordinary tasks. Weights in the top of this set are left alone."
-    )
-    scoring: ShardedScoring = Field(
-        ShardedScoring(), description="How weights are scored. An edit here scores anew."
-    )
-    variants: Annotated[
-        dict[VariantName, Annotated[Variant, Field(discriminator="kind")]], Field(min_length=1)
-    ] = Field(
+    general: Source = Field(description="Raw samples of ordinary tasks. Weights in the top of this set are left alone.")
+    scoring: ShardedScoring = Field(ShardedScoring(), description="How weights are scored. An edit here scores anew.")
+    variants: Variants = Field(
         description="The models derived from each base, by name, in the order of the figures. A list instead of a value "
         "makes a variant of each of its entries (a sweep)."
     )
-    judges: Annotated[dict[JudgeName, Annotated[Judge, Field(discriminator="kind")]], Field(min_length=1)] = Field(
+    judges: Judges = Field(
         description="What can give verdicts, by name. evaluation.judges says which of them do.",
         examples=[
             "md-judge: {kind: causal, hub: OpenSafetyLab/MD-Judge-v0.1, revision: ..., template: card}",
@@ -186,8 +178,3 @@ class Experiment(Section):
             for key in self.judges[name].needs:
                 if not getattr(values, key):
                     yield f"dimensions.{dimension}.{key}: missing, and the judge {name} needs it"
-
-
-def kinds_told(kinds: dict[str, Any]) -> str:
-    """What the kinds of a union are, in one sentence: the description of their key `kind`."""
-    return f"{'; '.join(f'{name} {kind.about}' for name, kind in kinds.items())}."

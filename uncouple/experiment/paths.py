@@ -60,6 +60,10 @@ class Paths:
     def trained_judge(self, judge: str = "{judge}", dimension: str = "{dimension}") -> str:
         return self.under(f"judges/{judge}/{dimension}.json")
 
+    def trained_judges(self, judge: str) -> list[str]:
+        """What a trained judge is in each dimension."""
+        return [self.trained_judge(judge, dimension) for dimension in self.experiment.dimensions]
+
     def judge_files(self, judge: str, dimension: str) -> dict[str, str]:
         """What a judge reads besides the answers, by the flag that names it."""
         folder = self.judge_model(judge).removesuffix(f"/{RECORD_NAME}")
@@ -153,9 +157,7 @@ class Paths:
 
     # Answers, verdicts and metrics
 
-    def answers(
-        self, model: str = "{model}", variant: str = "{variant}", dimension: str = "{dimension}"
-    ) -> str:
+    def answers(self, model: str = "{model}", variant: str = "{variant}", dimension: str = "{dimension}") -> str:
         return self.under(f"answers/{model}/{variant}/{dimension}.parquet")
 
     def all_answers(self, model: str, dimensions: list[str] | None = None) -> list[str]:

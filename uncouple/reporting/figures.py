@@ -13,8 +13,8 @@ matplotlib.rcParams["svg.hashsalt"] = "uncouple"
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
-from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.data.sources import LABELS  # noqa: E402
+from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.evaluation.judges.embedding import JUDGE_VERSION  # noqa: E402
 from uncouple.evaluation.statistics import KINDS, rate  # noqa: E402
 from uncouple.records.files import atomic_path, read_record  # noqa: E402

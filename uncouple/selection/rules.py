@@ -58,9 +58,7 @@ class Rule:
         """
         raise NotImplementedError
 
-    def smallest_count(
-        self, lists: list[np.ndarray], general: np.ndarray, general_count: int | None
-    ) -> int | None:
+    def smallest_count(self, lists: list[np.ndarray], general: np.ndarray, general_count: int | None) -> int | None:
         """How many of the highest scores must be a top at least, for a weight of one matrix to be selected.
 
         Args:

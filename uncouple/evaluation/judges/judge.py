@@ -66,8 +66,7 @@ def judge_answers(
     judged = sum(row["verdict"] != "none" for row in rows)
     say(
         f"judge: {record['variant']}, {record['dimension']}: {judged} of {len(answers)} answers have a verdict of "
-        f"{name}, {sum(empty)} are empty"
-        + (f", {sum(thinking)} never left their thoughts" if any(thinking) else "")
+        f"{name}, {sum(empty)} are empty" + (f", {sum(thinking)} never left their thoughts" if any(thinking) else "")
     )
 
 

@@ -1,6 +1,6 @@
 """What a kind of judge says of itself, so that nobody asks for its name.
 
-A new kind is one file with such a class in it, and its line in `experiment.options.Judge` (see `JUDGES` there).
+A new kind is one file with such a class in it, and its line in `registry`.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Places(Protocol):
 class JudgeKind(Section):
     """A judge, as an experiment declares it.
 
-    Each kind says by `inputs` which files it reads, by the flag of `uncouple judge` that names it, with the flag's help.
+    Each kind says by `inputs` which files it reads: the flag of `uncouple judge` that names each, and the flag's help.
     """
 
     # What it is, after its name.
