@@ -129,7 +129,7 @@ def test_phrases_that_are_missing_or_not_said(tmp_path):
     with pytest.raises(UncoupleError, match=r"none\.txt: no such file"):
         read_phrases(tmp_path / "none.txt")
     with pytest.raises(UncoupleError, match="--phrases"):
-        read_phrases(None)
+        Phrases().open({"phrases": None}, "cpu")
 
 
 def test_phrases_that_are_not_utf8(tmp_path):

@@ -60,7 +60,7 @@ def run(tmp_path_factory, model_folder, encoder):
     judge_answers(folder / "a.answers", folder / "v.verdicts", Phrases(), {"phrases": phrases})
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
-    count_selected(base, shards, folder / "c.coupling", dimensions=DIMENSIONS, module="mlp", ratios=[0.01, 0.05])
+    count_selected(base, shards, folder / "c.coupling", SELECTION, ratios=[0.01, 0.05])
     make_samples(source, "privacy", "unsafe", None, 0, folder / "unsafe.samples")
     train_judge([folder / "privacy.samples", folder / "unsafe.samples"], encoder, folder / "j.judge")
     return folder

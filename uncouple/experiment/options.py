@@ -96,8 +96,8 @@ class Experiment(Section):
     general: Source = Field(description="Raw samples of ordinary tasks. Weights in the top of this set are left alone.")
     scoring: ShardedScoring = Field(ShardedScoring(), description="How weights are scored. An edit here scores anew.")
     variants: Variants = Field(
-        description="The models derived from each base, by name, in the order of the figures. A list instead of a value "
-        "makes a variant of each of its entries (a sweep)."
+        description="The models derived from each base, by name, in the order of the figures. A list instead of a "
+        "value makes a variant of each of its entries (a sweep)."
     )
     judges: Judges = Field(
         description="What can give verdicts, by name. evaluation.judges says which of them do.",
