@@ -206,7 +206,7 @@ def test_options_are_light():
     import subprocess
     import sys
 
-    heavy = "numpy scipy torch transformers pyarrow matplotlib datasets".split()
+    heavy = ["numpy", "scipy", "torch", "transformers", "pyarrow", "matplotlib", "datasets"]
     code = "import sys, uncouple.experiment.paths, uncouple.experiment.config; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not set(heavy) & set(done.stdout.split())
