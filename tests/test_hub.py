@@ -46,12 +46,12 @@ ROWS = f"the data set some/data@{COMMIT}:train"
         (OFFLINE, ["samples", *DATA, "--dimension", "d"], ROWS, "--path"),
         (OFFLINE, ["perplexity", *DATA, "--model", "MODEL", "--window", "32"], ROWS, "--path"),
         (OFFLINE, ["ability", "boolq", "--model", "MODEL"], "the data of the task boolq", "boolq=FILE"),
-        (NO_SERVER, ["plan", "--model", "some/model"], "the model some/model", "give its folder"),
+        (NO_SERVER, ["memory", "--model", "some/model"], "the model some/model", "give its folder"),
     ],
 )
 def test_a_hub_that_cannot_be_reached(tmp_path, model_folder, environment, arguments, what, instead):
     arguments = [model_folder if a == "MODEL" else a for a in arguments]
-    arguments += [] if arguments[0] == "plan" else ["--output", tmp_path / "made"]
+    arguments += [] if arguments[0] == "memory" else ["--output", tmp_path / "made"]
     status, said = run(tmp_path, arguments, environment)
     *_, line = said.splitlines()
     assert status == 1

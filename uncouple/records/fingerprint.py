@@ -20,7 +20,10 @@ def fingerprint(verb):
     Returns:
         str: 16 hex digits.
     """
-    return module_fingerprint(f"commands.{verb.replace('-', '_')}")
+    module = f"commands.{verb.replace('-', '_')}"
+    if not _path(module).exists():
+        raise ValueError(f"there is no verb {verb}")
+    return module_fingerprint(module)
 
 
 def module_fingerprint(module):
