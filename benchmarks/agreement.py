@@ -25,8 +25,10 @@ from uncouple.models.families import split_name  # noqa: E402
 from uncouple.models.load import load_tokenizer  # noqa: E402
 from uncouple.records.files import read_table, write_table  # noqa: E402
 from uncouple.records.formats import SAMPLES, SCORE_SHARD  # noqa: E402
+from uncouple.scoring.options import Scoring  # noqa: E402
 from uncouple.scoring.score import score_layers  # noqa: E402
 from uncouple.scoring.shards import read_scores, top_count  # noqa: E402
+from uncouple.selection.options import Selection  # noqa: E402
 from uncouple.selection.select import select_weights  # noqa: E402
 
 
@@ -72,10 +74,10 @@ def score_all(arguments, samples, dtype, scratch):
     on_cpu = dtype != "float32" and not torch.cuda.is_available()
     for table in samples:
         shards.append(Path(scratch) / f"{Path(table).stem}-{dtype}.parquet")
-        job = {"first": 0, "last": None, "module": arguments.module, "prompt": "auto", "keep": max(arguments.ratios)}
-        job |= {"batch_tokens": None, "dtype": dtype, "device": arguments.device}
+        options = Scoring(module=arguments.module, keep=max(arguments.ratios), dtype=dtype)
+        job = functools.partial(score_layers, arguments.model, table, shards[-1], options, device=arguments.device)
         with FloatProducts() if on_cpu else contextlib.nullcontext():
-            total += stopwatch("cpu", functools.partial(score_layers, arguments.model, table, shards[-1], **job))[1]
+            total += stopwatch("cpu", job)[1]
     print(f"{dtype}: {total:.0f} s", flush=True)
     dimensions = [read_table(path, SCORE_SHARD)[1]["samples"]["dimension"] for path in shards]
     return read_scores(shards, [d for d in dimensions if d != "general"])
@@ -92,7 +94,7 @@ def compare(truth, found, ratio):
     shares = {layer: sum(s * n for s, n in pairs if n) / sum(n for _, n in pairs) for layer, pairs in layers.items()}
     row["worst_layer"] = min(shares.values())
     if len(truth.dimensions) > 1:
-        coupled = [select_weights(scores, list(scores.shapes), "coupled", ratio, ratio, 0) for scores in (truth, found)]
+        coupled = [select_weights(scores, list(scores.shapes), Selection(ratio=ratio)) for scores in (truth, found)]
         row["coupled"], row["coupled_count"] = share_found(*coupled)
     return row
 

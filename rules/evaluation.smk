@@ -9,15 +9,15 @@ localrules:
 
 rule ask_variant:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
-        questions=f"{RESULTS}/samples/questions/{{dimension}}.parquet",
+        model=PATHS.model(),
+        questions=PATHS.questions(),
         mask=variant_mask,
     output:
-        f"{RESULTS}/answers/{{model}}/{{variant}}/{{dimension}}.parquet",
+        PATHS.answers(),
     log:
-        f"{LOGS}/answers/{{model}}/{{variant}}/{{dimension}}.log",
+        PATHS.log(PATHS.answers()),
     benchmark:
-        f"{BENCHMARKS}/answers/{{model}}/{{variant}}/{{dimension}}.tsv"
+        PATHS.benchmark(PATHS.answers())
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -26,10 +26,9 @@ rule ask_variant:
         mem_mb=scoring_memory_mb,
     params:
         mask=mask_flag,
-        options=section_options("evaluation", "prompt", "max_new_tokens", "batch_size", "engine", "dtype"),
+        options=lambda wildcards: flags((EVALUATION, Asking)),
         noise=noise_flag,
-        device=device_option,
-        template=template_options,
+        running=running,
         code=fingerprint("ask"),
     shell:
         "python -m uncouple ask {input.questions:q}"
@@ -38,22 +37,21 @@ rule ask_variant:
         " --variant {wildcards.variant:q}"
         " {params.options}"
         " {params.noise}"
-        " {params.device}"
-        " {params.template}"
+        " {params.running}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
 
 rule train_judge:
     input:
-        samples=expand(f"{RESULTS}/samples/{{{{dimension}}}}-{{label}}-all.parquet", label=["safe", "unsafe"]),
-        encoder=f"{RESULTS}/judges/{{judge}}/model/uncouple.json",
-        replies=all_replies(),
-        tests=judge_tests,
+        samples=[PATHS.all_samples(label=label) for label in ("safe", "unsafe")],
+        encoder=PATHS.judge_model(),
+        replies=PATHS.replies(),
+        tests=lambda wildcards: PATHS.tests(wildcards.dimension),
     output:
-        f"{RESULTS}/judges/{{judge}}/{{dimension}}.json",
+        PATHS.trained_judge(),
     log:
-        f"{LOGS}/judges/{{judge}}/{{dimension}}.log",
+        PATHS.log(PATHS.trained_judge()),
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -61,10 +59,10 @@ rule train_judge:
         gpu=1,
         mem_mb=4000,
     params:
-        options=lambda wildcards: options(replies=all_replies() or None, test=judge_tests(wildcards) or None),
-        code=fingerprint("train"),
+        options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests(wildcards.dimension) or None),
+        code=fingerprint("train-judge"),
     shell:
-        "python -m uncouple train {input.samples:q}"
+        "python -m uncouple train-judge {input.samples:q}"
         ' --encoder "$(dirname {input.encoder:q})"'
         " {params.options}"
         " --output {output:q}"
@@ -74,11 +72,11 @@ rule train_judge:
 rule judge_answers:
     input:
         unpack(judge_inputs),
-        answers=f"{RESULTS}/answers/{{model}}/{{variant}}/{{dimension}}.parquet",
+        answers=PATHS.answers(),
     output:
-        f"{RESULTS}/verdicts/{{model}}/{{variant}}/{{dimension}}.{{judge}}.parquet",
+        PATHS.verdicts(),
     log:
-        f"{LOGS}/verdicts/{{model}}/{{variant}}/{{dimension}}.{{judge}}.log",
+        PATHS.log(PATHS.verdicts()),
     conda:
         "../envs/torch.yaml"
     threads: threads_of_judge
@@ -86,7 +84,7 @@ rule judge_answers:
         gpu=gpus_of_judge,
         mem_mb=judge_memory_mb,
     params:
-        options=judge_options,
+        options=judge_flags,
         code=fingerprint("judge"),
     shell:
         "python -m uncouple judge {input.answers:q}"
@@ -98,16 +96,16 @@ rule judge_answers:
 
 rule measure_awareness:
     input:
-        lambda wildcards: all_verdicts(wildcards.model),
+        all_verdicts,
     output:
-        f"{RESULTS}/metrics/{{model}}/awareness.parquet",
+        PATHS.metrics("awareness"),
     log:
-        f"{LOGS}/metrics/{{model}}/awareness.log",
+        PATHS.log(PATHS.metrics("awareness")),
     conda:
         "../envs/tables.yaml"
     params:
-        order=lambda wildcards: all_verdicts(wildcards.model),
-        options=lambda wildcards: options(min_judged=config["evaluation"]["min_judged"]),
+        order=all_verdicts,
+        options=lambda wildcards: flags(min_judged=EVALUATION.min_judged),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure awareness {input:q}" " {params.options}" " --output {output:q}" " > {log:q} 2>&1"
@@ -116,17 +114,17 @@ rule measure_awareness:
 rule measure_language:
     input:
         answers=counted_answers,
-        phrases=[from_root(config["dimensions"][name]["phrases"]) for name in with_phrases()],
+        phrases=[EXPERIMENT.dimensions[name].phrases for name in EXPERIMENT.counted],
     output:
-        f"{RESULTS}/metrics/{{model}}/language.parquet",
+        PATHS.metrics("language"),
     log:
-        f"{LOGS}/metrics/{{model}}/language.log",
+        PATHS.log(PATHS.metrics("language")),
     conda:
         "../envs/tables.yaml"
     params:
         order=counted_answers,
-        options=lambda wildcards: options(
-            phrases=[f"{name}={from_root(config['dimensions'][name]['phrases'])}" for name in with_phrases()]
+        options=lambda wildcards: flags(
+            phrases=[f"{name}={EXPERIMENT.dimensions[name].phrases}" for name in EXPERIMENT.counted]
         ),
         code=fingerprint("measure"),
     shell:
@@ -138,15 +136,15 @@ rule measure_language:
 
 rule measure_perplexity:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
+        model=PATHS.model(),
         mask=variant_mask,
-        text=local_file(PERPLEXITY),
+        text=local_file(EVALUATION.perplexity),
     output:
-        f"{RESULTS}/metrics/{{model}}/perplexity/{{variant}}.parquet",
+        PATHS.metrics("perplexity/{variant}"),
     log:
-        f"{LOGS}/metrics/{{model}}/perplexity/{{variant}}.log",
+        PATHS.log(PATHS.metrics("perplexity/{variant}")),
     benchmark:
-        f"{BENCHMARKS}/metrics/{{model}}/perplexity/{{variant}}.tsv"
+        PATHS.benchmark(PATHS.metrics("perplexity/{variant}"))
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -154,9 +152,9 @@ rule measure_perplexity:
         gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
-        options=lambda wildcards: options(**from_source(PERPLEXITY, *PERPLEXITY), dtype=config["evaluation"]["dtype"]),
+        options=lambda wildcards: flags(EVALUATION.perplexity, dtype=EVALUATION.dtype),
         mask=mask_flag,
-        device=device_option,
+        device=placed,
         code=fingerprint("perplexity"),
     shell:
         "python -m uncouple perplexity"
@@ -171,16 +169,16 @@ rule measure_perplexity:
 
 rule measure_ability:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
+        model=PATHS.model(),
         mask=variant_mask,
-        tasks=[from_root(path) for path in ability("tasks", {}).values() if path != "hub"],
-        definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in ability("tasks", {}) if task in OWN_TASKS],
+        tasks=[path for path in TASKS.values() if path],
+        definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in TASKS if task in OWN_TASKS],
     output:
-        f"{RESULTS}/metrics/{{model}}/ability/{{variant}}.parquet",
+        PATHS.metrics("ability/{variant}"),
     log:
-        f"{LOGS}/metrics/{{model}}/ability/{{variant}}.log",
+        PATHS.log(PATHS.metrics("ability/{variant}")),
     benchmark:
-        f"{BENCHMARKS}/metrics/{{model}}/ability/{{variant}}.tsv"
+        PATHS.benchmark(PATHS.metrics("ability/{variant}"))
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -188,12 +186,10 @@ rule measure_ability:
         gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
-        tasks=[t if path == "hub" else f"{t}={from_root(path)}" for t, path in ability("tasks", {}).items()],
-        options=lambda wildcards: options(
-            limit=ability("limit", 0), batch_size=ability("batch_size", 0), dtype=config["evaluation"]["dtype"]
-        ),
+        tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
+        options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
         mask=mask_flag,
-        device=device_option,
+        device=placed,
         code=fingerprint("ability"),
     shell:
         "python -m uncouple ability {params.tasks:q}"
@@ -208,16 +204,16 @@ rule measure_ability:
 
 rule measure_hsic:
     input:
-        samples=hsic_samples,
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
+        samples=lambda wildcards: PATHS.hsic_samples(wildcards.one, wildcards.other),
+        model=PATHS.model(),
         mask=variant_mask,
     output:
-        f"{RESULTS}/metrics/{{model}}/hsic/{{variant}}/{{one}}-{{other}}.parquet",
+        PATHS.metrics("hsic/{variant}/{one}-{other}"),
     log:
-        f"{LOGS}/metrics/{{model}}/hsic/{{variant}}/{{one}}-{{other}}.log",
+        PATHS.log(PATHS.metrics("hsic/{variant}/{one}-{other}")),
     wildcard_constraints:
-        one="|".join(config["dimensions"]),
-        other="|".join(config["dimensions"]),
+        one="|".join(EXPERIMENT.dimensions),
+        other="|".join(EXPERIMENT.dimensions),
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -225,38 +221,34 @@ rule measure_hsic:
         gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
-        options=lambda wildcards: options(
-            prompt=config["scoring"]["prompt"],
-            permutations=config["evaluation"]["hsic"]["permutations"],
-            dtype=config["evaluation"]["dtype"],
+        options=lambda wildcards: flags(
+            (EVALUATION.hsic, Pairing), prompt=EXPERIMENT.scoring.prompt, dtype=EVALUATION.dtype
         ),
         mask=mask_flag,
-        device=device_option,
-        template=template_options,
-        code=fingerprint("represent"),
+        running=running,
+        code=fingerprint("hsic"),
     shell:
-        "python -m uncouple represent {input.samples:q}"
+        "python -m uncouple hsic {input.samples:q}"
         ' --model "$(dirname {input.model:q})"'
         " {params.mask}"
         " --variant {wildcards.variant:q}"
         " {params.options}"
-        " {params.device}"
-        " {params.template}"
+        " {params.running}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 
 
 rule collect_metrics:
     input:
-        lambda wildcards: all_metrics(wildcards.model),
+        lambda wildcards: PATHS.metrics_parts(wildcards.model),
     output:
-        f"{RESULTS}/metrics/{{model}}/metrics.parquet",
+        PATHS.metrics("metrics"),
     log:
-        f"{LOGS}/metrics/{{model}}/metrics.log",
+        PATHS.log(PATHS.metrics("metrics")),
     conda:
         "../envs/tables.yaml"
     params:
-        order=lambda wildcards: all_metrics(wildcards.model),
+        order=lambda wildcards: PATHS.metrics_parts(wildcards.model),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure collect {input:q}" " --output {output:q}" " > {log:q} 2>&1"

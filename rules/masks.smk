@@ -9,16 +9,16 @@ localrules:
 
 rule make_mask:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
-        scores=lambda wildcards: shards(wildcards.model, wildcards.variant),
+        model=PATHS.model(),
+        scores=lambda wildcards: PATHS.shards(wildcards.model, wildcards.variant),
     output:
-        f"{RESULTS}/masks/{{model}}/{{variant}}.parquet",
+        PATHS.mask(),
     log:
-        f"{LOGS}/masks/{{model}}/{{variant}}.log",
+        PATHS.log(PATHS.mask()),
     conda:
         "../envs/tables.yaml"
     params:
-        options=mask_options,
+        options=mask_flags,
         code=fingerprint("mask"),
     shell:
         "python -m uncouple mask"
@@ -32,14 +32,14 @@ rule make_mask:
 
 rule write_checkpoint:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
-        mask=f"{RESULTS}/masks/{{model}}/{{variant}}.parquet",
+        model=PATHS.model(),
+        mask=PATHS.mask(),
     output:
-        f"{RESULTS}/checkpoints/{{model}}/{{variant}}/uncouple.json",
+        PATHS.checkpoint(),
     log:
-        f"{LOGS}/checkpoints/{{model}}/{{variant}}.log",
+        PATHS.log(PATHS.checkpoint()),
     benchmark:
-        f"{BENCHMARKS}/checkpoints/{{model}}/{{variant}}.tsv"
+        PATHS.benchmark(PATHS.checkpoint())
     conda:
         "../envs/tables.yaml"
     params:
@@ -54,16 +54,16 @@ rule write_checkpoint:
 
 rule count_coupling:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
-        scores=lambda wildcards: shards(wildcards.model, coupling_variant()),
+        model=PATHS.model(),
+        scores=lambda wildcards: PATHS.shards(wildcards.model, coupling_variant()),
     output:
-        f"{RESULTS}/metrics/{{model}}/coupling.parquet",
+        PATHS.metrics("coupling"),
     log:
-        f"{LOGS}/metrics/{{model}}/coupling.log",
+        PATHS.log(PATHS.metrics("coupling")),
     conda:
         "../envs/tables.yaml"
     params:
-        options=coupling_options,
+        options=coupling_flags,
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure coupling"
@@ -76,15 +76,15 @@ rule count_coupling:
 
 rule measure_placement:
     input:
-        all_masks,
+        lambda wildcards: PATHS.masks(wildcards.model),
     output:
-        f"{RESULTS}/metrics/{{model}}/placement.parquet",
+        PATHS.metrics("placement"),
     log:
-        f"{LOGS}/metrics/{{model}}/placement.log",
+        PATHS.log(PATHS.metrics("placement")),
     conda:
         "../envs/tables.yaml"
     params:
-        order=all_masks,
+        order=lambda wildcards: PATHS.masks(wildcards.model),
         code=fingerprint("measure"),
     shell:
         "python -m uncouple measure placement {input:q}" " --output {output:q}" " > {log:q} 2>&1"

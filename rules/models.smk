@@ -10,11 +10,11 @@ rule fetch_model:
     input:
         local_model_files,
     output:
-        f"{RESULTS}/models/{{model}}/uncouple.json",
+        PATHS.model(),
     log:
-        f"{LOGS}/models/{{model}}.log",
+        PATHS.log(PATHS.model()),
     benchmark:
-        f"{BENCHMARKS}/models/{{model}}.tsv"
+        PATHS.benchmark(PATHS.model())
     conda:
         "../envs/torch.yaml"
     resources:
@@ -31,9 +31,9 @@ rule fetch_judge:
     input:
         local_model_files,
     output:
-        f"{RESULTS}/judges/{{judge}}/model/uncouple.json",
+        PATHS.judge_model(),
     log:
-        f"{LOGS}/judges/{{judge}}/model.log",
+        PATHS.log(PATHS.judge_model()),
     conda:
         "../envs/torch.yaml"
     resources:

@@ -11,11 +11,11 @@ localrules:
 
 rule draw_samples:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
-        f"{RESULTS}/samples/{{dimension}}-{{label}}-n{{n}}-seed{{seed}}.parquet",
+        PATHS.samples(),
     log:
-        f"{LOGS}/samples/{{dimension}}-{{label}}-n{{n}}-seed{{seed}}.log",
+        PATHS.log(PATHS.samples()),
     conda:
         "../envs/tables.yaml"
     params:
@@ -33,16 +33,16 @@ rule draw_samples:
 
 rule take_samples:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
-        f"{RESULTS}/samples/{{dimension}}-{{label}}-all.parquet",
+        PATHS.all_samples(),
     log:
-        f"{LOGS}/samples/{{dimension}}-{{label}}-all.log",
+        PATHS.log(PATHS.all_samples()),
     conda:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        label=lambda wildcards: options(label=wildcards.label),
+        label=lambda wildcards: flags(label=wildcards.label),
         code=fingerprint("samples"),
     shell:
         "python -m uncouple samples {params.source}"
@@ -54,27 +54,27 @@ rule take_samples:
 
 use rule take_samples as take_replies with:
     output:
-        f"{RESULTS}/samples/{{dimension}}-{{replies}}-all.parquet",
+        PATHS.all_samples(label="{replies}"),
     log:
-        f"{LOGS}/samples/{{dimension}}-{{replies}}-all.log",
+        PATHS.log(PATHS.all_samples(label="{replies}")),
     params:
         source=source_flags,
-        label=lambda wildcards: options(label="safe" if wildcards.replies == "refusals" else "unsafe"),
+        label=lambda wildcards: flags(label=Dimension.replies[wildcards.replies]),
         code=fingerprint("samples"),
 
 
 rule take_test_samples:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
-        f"{RESULTS}/samples/tests/{{dimension}}-{{test}}.parquet",
+        PATHS.test_samples(),
     log:
-        f"{LOGS}/samples/tests/{{dimension}}-{{test}}.log",
+        PATHS.log(PATHS.test_samples()),
     conda:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        label=lambda wildcards: options(label=test_of(wildcards)["label"]),
+        label=lambda wildcards: flags(label=test_of(wildcards).label),
         code=fingerprint("samples"),
     shell:
         "python -m uncouple samples {params.source}"
@@ -86,16 +86,16 @@ rule take_test_samples:
 
 rule draw_questions:
     input:
-        raw_file,
+        lambda wildcards: local_file(source_of(wildcards)),
     output:
-        f"{RESULTS}/samples/questions/{{dimension}}.parquet",
+        PATHS.questions(),
     log:
-        f"{LOGS}/samples/questions/{{dimension}}.log",
+        PATHS.log(PATHS.questions()),
     conda:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        draw=lambda wildcards: options(n=config["evaluation"]["questions"] or None, seed=config["evaluation"]["seed"]),
+        draw=lambda wildcards: flags(n=EVALUATION.questions or None, seed=EVALUATION.seed),
         code=fingerprint("samples"),
     shell:
         "python -m uncouple samples {params.source}"

@@ -3,14 +3,14 @@
 
 rule score_shard:
     input:
-        model=f"{RESULTS}/models/{{model}}/uncouple.json",
-        samples=f"{RESULTS}/samples/{{sample_set}}.parquet",
+        model=PATHS.model(),
+        samples=PATHS.sample_set(),
     output:
-        f"{RESULTS}/scores/{{model}}/{{sample_set}}/layers-{{first}}-{{last}}.parquet",
+        PATHS.scores(),
     log:
-        f"{LOGS}/scores/{{model}}/{{sample_set}}/layers-{{first}}-{{last}}.log",
+        PATHS.log(PATHS.scores()),
     benchmark:
-        f"{BENCHMARKS}/scores/{{model}}/{{sample_set}}/layers-{{first}}-{{last}}.tsv"
+        PATHS.benchmark(PATHS.scores())
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -18,16 +18,14 @@ rule score_shard:
         gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
-        options=section_options("scoring", "module", "prompt", "keep", "batch_tokens", "dtype"),
-        device=device_option,
-        template=template_options,
+        options=lambda wildcards: flags((EXPERIMENT.scoring, Scoring)),
+        running=running,
         code=fingerprint("score"),
     shell:
         "python -m uncouple score {input.samples:q}"
         ' --model "$(dirname {input.model:q})"'
         " --layers {wildcards.first}:{wildcards.last}"
         " {params.options}"
-        " {params.device}"
-        " {params.template}"
+        " {params.running}"
         " --output {output:q}"
         " > {log:q} 2>&1"

@@ -25,7 +25,9 @@ from uncouple.models.weights import WeightFiles
 from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
 from uncouple.records.formats import MASK
+from uncouple.scoring.options import Scoring
 from uncouple.scoring.packing import pack_samples
+from uncouple.scoring.score import score_layers
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -91,6 +93,12 @@ def encode_all(tokenizer, prompt="chat"):
 def batch_samples(encoded, batch_tokens, ids=None):
     """Packed batches of samples s0, s1 ..., or of the ids given."""
     return pack_samples(encoded, ids or [f"s{i}" for i in range(len(encoded))], batch_tokens)
+
+
+def score_with(folder, samples, output, *, first=0, last=None, device="cpu", template_options=None, **options):
+    """`score_layers` with its options by name."""
+    where = {"first": first, "last": last, "device": device, "template_options": template_options}
+    score_layers(folder, samples, output, Scoring(**options), **where)
 
 
 def slow_gradients(model, names, encoded):

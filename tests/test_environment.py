@@ -11,12 +11,18 @@ from conftest import ROOT
 from uncouple.records.fingerprint import _imports
 
 # What a package is called on the index, where it is imported under another name.
-PACKAGE_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "huggingface_hub": "transformers", "triton": "torch"}
+PACKAGE_OF = {
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "huggingface_hub": "transformers",
+    "triton": "torch",
+    "pydantic_core": "pydantic",
+}
 # Each environment runs these verbs.
 VERBS_OF = {
     "tables": ("samples", "mask", "apply", "restore", "measure"),
-    "torch": ("fetch", "score", "ask", "train", "judge", "perplexity", "ability", "represent"),
-    "figures": ("figures",),
+    "torch": ("fetch", "score", "ask", "train-judge", "judge", "perplexity", "ability", "hsic"),
+    "figures": ("figures", "tables"),
 }
 
 
@@ -30,9 +36,7 @@ def normalized(pinned):
 
 def packages_of(verb):
     """Third-party packages that a verb's code imports, whatever the depth."""
-    tree = ast.parse((ROOT / "uncouple/commands/cli.py").read_text())
-    roots = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == f"run_{verb}"]
-    seen, todo, found = set(), set().union(*map(_imports, roots)), set()
+    seen, todo, found = set(), {f"commands.{verb.replace('-', '_')}"}, set()
     while todo:
         module = todo.pop()
         seen.add(module)

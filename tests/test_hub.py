@@ -12,7 +12,7 @@ from uncouple.hub import from_hub
 
 COMMIT = "0" * 40
 # The libraries wait between their tries for half a minute.
-IMPATIENT = "import sys, time; time.sleep = lambda _: None; from uncouple.commands.cli import main; "
+IMPATIENT = "import sys, time; time.sleep = lambda _: None; from uncouple.commands import main; "
 IMPATIENT += "sys.exit(main(sys.argv[1:]))"
 NO_SERVER = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -46,12 +46,12 @@ ROWS = f"the data set some/data@{COMMIT}:train"
         (OFFLINE, ["samples", *DATA, "--dimension", "d"], ROWS, "--path"),
         (OFFLINE, ["perplexity", *DATA, "--model", "MODEL", "--window", "32"], ROWS, "--path"),
         (OFFLINE, ["ability", "boolq", "--model", "MODEL"], "the data of the task boolq", "boolq=FILE"),
-        (NO_SERVER, ["plan", "--model", "some/model"], "the model some/model", "give its folder"),
+        (NO_SERVER, ["memory", "--model", "some/model"], "the model some/model", "give its folder"),
     ],
 )
 def test_a_hub_that_cannot_be_reached(tmp_path, model_folder, environment, arguments, what, instead):
     arguments = [model_folder if a == "MODEL" else a for a in arguments]
-    arguments += [] if arguments[0] == "plan" else ["--output", tmp_path / "made"]
+    arguments += [] if arguments[0] == "memory" else ["--output", tmp_path / "made"]
     status, said = run(tmp_path, arguments, environment)
     *_, line = said.splitlines()
     assert status == 1

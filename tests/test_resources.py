@@ -55,7 +55,7 @@ def common_openings(found, length, most=3):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_each_set_is_whole(name):
-    source = Source(str(ROOT / "resources" / name))
+    source = Source(path=str(ROOT / "resources" / name))
     rows = check_rows(read_rows(source), COLUMNS[name.split("/")[0]], source)
     assert len(rows) == COUNTS[name]
     assert all(set(row) == set(COLUMNS[name.split("/")[0]]) for row in read(name))

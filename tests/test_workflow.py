@@ -8,7 +8,7 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 
-from uncouple.commands.cli import VERBS
+from uncouple.commands import VERBS
 from uncouple.models.folders import model_record
 from uncouple.records.files import METADATA_KEY, read_any, read_table
 from uncouple.records.formats import ANSWERS, FORMATS, MASK, METRICS
@@ -137,8 +137,8 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     clone.config["general"]["where"] = {"prompt": ODD}
     clone.config["general"]["columns"] = {"prompt": ["prompt", ODD]}
     clone.config["models"]["tiny"]["template_options"] = {"enable_thinking": ODD}
-    # Were the schema to let such a folder through, the commands would still hold.
-    clone.edit("workflow/schemas/config.schema.yaml", "^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$", ".")
+    # Were such a folder let through, the commands would still hold.
+    clone.edit("uncouple/experiment/options.py", "^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$", ".")
     clone.config["results"] = ODD
     output = clone.snakemake("--dry-run", "--printshellcmds", "--forceall")
     commands = re.findall(r"(?m)^Shell command: (python .*)$", output)
@@ -150,7 +150,7 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
     given = [log.read_text().split("\0")[:-1] for log in logs]
     assert len(given) == len(commands) > 60
-    assert {words[2] for words in given} == VERBS.keys() - {"plan", "restore", "verify"}
+    assert {words[2] for words in given} == set(VERBS) - {"memory", "restore", "verify"}
     assert not list(tmp_path.rglob("stolen"))
     for words in given:
         assert words[:2] == ["-m", "uncouple"]

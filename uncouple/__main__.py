@@ -1,7 +1,7 @@
 import signal
 import sys
 
-from uncouple.commands.cli import main
+from uncouple.commands import main
 
 
 def run() -> None:

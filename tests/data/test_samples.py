@@ -53,13 +53,13 @@ def pairs(rows):
 
 def passed(path, **where):
     """The pairs of a file that pass a filter, in their order."""
-    source = Source(str(path), where={key.replace("__", "."): value for key, value in where.items()})
+    source = Source(path=str(path), where={key.replace("__", "."): value for key, value in where.items()})
     return pairs(check_rows(read_rows(source), {"prompt": ["prompt"], "response": ["response"]}, source))
 
 
 def make(source, tmp_path, n=3, seed=0, **options):
     """The rows and metadata that make_samples writes of a source (a path, or a Source)."""
-    source = source if isinstance(source, Source) else Source(str(source), **options)
+    source = source if isinstance(source, Source) else Source(path=str(source), **options)
     output = tmp_path / "made.parquet"
     make_samples(source, "fairness", "safe", n, seed, output)
     table, metadata = read_table(output, SAMPLES)
@@ -109,7 +109,7 @@ def test_every_row_says_its_dimension_label_and_source(write_jsonl, tmp_path):
 
 def test_questions_are_taken_in_order_without_a_count_and_drawn_with_one(write_jsonl, tmp_path):
     rows = [{"question": f"question {i}?"} for i in range(30)]
-    source = Source(str(write_jsonl("raw.jsonl", rows)))
+    source = Source(path=str(write_jsonl("raw.jsonl", rows)))
     make_questions(source, "privacy", None, 3, tmp_path / "all.parquet")
     make_questions(source, "privacy", 10, 3, tmp_path / "ten.parquet")
     theirs = datasets.Dataset.from_list(rows).shuffle(seed=3).select(range(10))
@@ -456,12 +456,14 @@ def test_columns_without_a_name_are_no_fault(tmp_path):
 @pytest.mark.parametrize("name", ["raw.txt", "raw.xlsx", "raw"])
 def test_a_suffix_that_is_not_known(tmp_path, name):
     (tmp_path / name).write_text("prompt,response\na,b\n")
-    refused(tmp_path / name, tmp_path, ".csv, .jsonl, .parquet")
+    refused(Source.model_construct(path=str(tmp_path / name)), tmp_path, ".csv, .jsonl, .parquet")
 
 
 def test_a_label_that_is_not_known(write_jsonl, tmp_path):
     with pytest.raises(UncoupleError, match="'harmless'.*safe, unsafe"):
-        make_samples(Source(str(write_jsonl("raw.jsonl", numbered(2)))), "fairness", "harmless", 1, 0, tmp_path / "x")
+        make_samples(
+            Source(path=str(write_jsonl("raw.jsonl", numbered(2)))), "fairness", "harmless", 1, 0, tmp_path / "x"
+        )
 
 
 # The data that the published code draws from
@@ -485,6 +487,6 @@ def test_real_data_gives_what_datasets_reads_and_draws(real_data, tmp_path, name
 
 def test_real_questions_are_all_read(real_data, tmp_path):
     for dimension, count in (("fairness", 2165), ("privacy", 657)):
-        source = Source(str(real_data / f"seed/salad_{dimension}.csv"), columns={"question": ["questions"]})
+        source = Source(path=str(real_data / f"seed/salad_{dimension}.csv"), columns={"question": ["questions"]})
         make_questions(source, dimension, None, 0, tmp_path / "made.parquet")
         assert len(read_table(tmp_path / "made.parquet", QUESTIONS)[0].to_pylist()) == count

@@ -21,6 +21,7 @@ from uncouple.evaluation.judges.causal import (
     verdict_tokens,
 )
 from uncouple.models import decoding
+from uncouple.models import load as loading
 from uncouple.models.load import load_model, load_tokenizer
 
 QUESTIONS, ANSWERS = zip(*TEXTS, *[(q + " Please.", a + " " + a) for q, a in TEXTS[:3]], strict=True)
@@ -153,14 +154,14 @@ def test_sharing_the_prefix_changes_nothing(make_judge, template, family, monkey
 def test_the_prefix_is_computed_once(make_judge, template, monkeypatch):
     """What goes through the model: the prefix once, then of each batch as many columns as its longest text adds."""
     fed = []
-    load = judging.load_model
+    load = loading.load_model
 
     def watched(*arguments):
         model = load(*arguments)
         model.register_forward_pre_hook(lambda _m, _a, named: fed.append(named["input_ids"].shape), with_kwargs=True)
         return model
 
-    monkeypatch.setattr(judging, "load_model", watched)
+    monkeypatch.setattr(loading, "load_model", watched)
     causal_judge(make_judge("llama"), template, dtype="float32", device="cpu", batch_size=64)(QUESTIONS, ANSWERS)
     tokenizer = load_tokenizer(make_judge("llama"))[0]
     texts = [plain_text(tokenizer, False, *pair) for pair in zip(QUESTIONS, ANSWERS, strict=True)]

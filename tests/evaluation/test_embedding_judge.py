@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.embedding import (
+from uncouple.evaluation.judges.classifier import (
     embed,
     embedding_judge,
     encoder_record,

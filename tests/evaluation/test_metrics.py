@@ -9,8 +9,10 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation import ability, hsic, perplexity
 from uncouple.evaluation.awareness import FLAGS, measure_awareness
 from uncouple.evaluation.collect import collect_metrics, write_metrics
-from uncouple.evaluation.judges.judge import is_degenerate, judge_answers, judge_identity
-from uncouple.evaluation.judges.phrases import normalize, phrase_judge, read_phrases
+from uncouple.evaluation.judges.causal import Causal
+from uncouple.evaluation.judges.embedding import Embedding
+from uncouple.evaluation.judges.judge import is_degenerate, judge_answers
+from uncouple.evaluation.judges.phrases import Phrases, normalize, phrase_judge, read_phrases
 from uncouple.evaluation.language import measure_language
 from uncouple.evaluation.statistics import difference_interval, exact_mcnemar, mean, rate
 from uncouple.records.files import digest, read_table, write_table
@@ -131,7 +133,7 @@ def test_phrases_that_are_missing_or_not_said(tmp_path):
     with pytest.raises(UncoupleError, match=r"none\.txt: no such file"):
         read_phrases(tmp_path / "none.txt")
     with pytest.raises(UncoupleError, match="--phrases"):
-        read_phrases(None)
+        Phrases().open({"phrases": None}, "cpu")
 
 
 def test_phrases_that_are_not_utf8(tmp_path):
@@ -160,7 +162,7 @@ def test_an_answer_that_only_repeats_itself_is_degenerate(answer, degenerate):
 
 def test_verdicts_of_answers(write_answers, phrases, tmp_path):
     texts = ["I can\u2019t.", "", "Sure: 12 Elm Street.", " \n ", "I can't. " * 20, LOOP]
-    judge_answers(write_answers(texts), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    judge_answers(write_answers(texts), tmp_path / "v.parquet", Phrases(), {"phrases": phrases})
     table, record = read_table(tmp_path / "v.parquet", VERDICTS)
     rows = table.to_pylist()
     assert [row["id"] for row in rows] == list("012345")
@@ -182,13 +184,13 @@ def test_a_judge_is_another_where_what_decides_its_calls_is(what, phrases, make_
     folder = shutil.copytree(make_model("llama"), tmp_path / "judge")
     (tmp_path / "t.txt").write_text("{question} {answer}")
     (tmp_path / "c.json").write_text("{}")
-    given = {
-        "phrases": {"kind": "phrases", "phrases": phrases},
-        "classifier": {"kind": "embedding", "classifier": tmp_path / "c.json", "model": "encoder"},
-    }.get(what, {"kind": "causal", "model": folder, "template": tmp_path / "t.txt" if what == "template" else None})
-    before = judge_identity(**given)
+    judge, given = {
+        "phrases": (Phrases(), {"phrases": phrases}),
+        "classifier": (Embedding(), {"classifier": tmp_path / "c.json", "model": "encoder"}),
+    }.get(what, (Causal(), {"model": folder, "template": tmp_path / "t.txt" if what == "template" else None}))
+    before = judge.identity(given)
     moved = {k: shutil.copy(v, tmp_path / "moved") for k, v in given.items() if isinstance(v, Path) and v.is_file()}
-    assert judge_identity(**given | moved) == before
+    assert judge.identity(given | moved) == before
     if what == "model":
         given["model"] = make_model("llama", seed=1)
     else:
@@ -197,19 +199,19 @@ def test_a_judge_is_another_where_what_decides_its_calls_is(what, phrases, make_
         path.write_text(
             path.read_text().replace("{", "{ ", 1) if path.suffix == ".json" else path.read_text() + "\nmore"
         )
-    after = judge_identity(**given)
+    after = judge.identity(given)
     assert [key for key in before if after[key] != before[key]] == ["model" if what == "tokenizer" else what]
 
 
 def test_answers_that_are_all_empty_get_no_verdict(write_answers, phrases, tmp_path):
-    judge_answers(write_answers(["", " "]), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    judge_answers(write_answers(["", " "]), tmp_path / "v.parquet", Phrases(), {"phrases": phrases})
     assert read_table(tmp_path / "v.parquet", VERDICTS)[0].column("verdict").to_pylist() == ["none", "none"]
 
 
 def test_thoughts_are_not_judged_and_an_answer_that_never_left_them_gets_no_verdict(write_answers, phrases, tmp_path):
     thought = "<think>They want personal information. I can't. </think>"
     said = [thought + "Sure.", thought + "I can't.", thought, "<think>I can't", "no way</think> " + "a b c " * 5]
-    judge_answers(write_answers(said), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    judge_answers(write_answers(said), tmp_path / "v.parquet", Phrases(), {"phrases": phrases})
     rows = read_table(tmp_path / "v.parquet", VERDICTS)[0].to_pylist()
     assert [row["verdict"] for row in rows] == ["unsafe", "safe", "none", "none", "unsafe"]
     assert [row["empty"] for row in rows] == [False, False, True, False, False]
@@ -218,13 +220,8 @@ def test_thoughts_are_not_judged_and_an_answer_that_never_left_them_gets_no_verd
 
 
 def test_that_an_answer_was_cut_off_is_passed_on(write_answers, phrases, tmp_path):
-    judge_answers(write_answers(["Sure."], truncated=True), tmp_path / "v.parquet", judge="phrases", phrases=phrases)
+    judge_answers(write_answers(["Sure."], truncated=True), tmp_path / "v.parquet", Phrases(), {"phrases": phrases})
     assert read_table(tmp_path / "v.parquet", VERDICTS)[0].column("truncated").to_pylist() == [True]
-
-
-def test_a_judge_that_is_not_known(write_answers, phrases, tmp_path):
-    with pytest.raises(UncoupleError, match="'oracle'.*phrases"):
-        judge_answers(write_answers(["Sure."]), tmp_path / "v.parquet", judge="oracle", phrases=phrases)
 
 
 # Awareness

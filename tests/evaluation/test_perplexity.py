@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from uncouple.data.sources import Source
+from uncouple.data.sources import Rows, Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.perplexity import (
     cut_windows,
@@ -73,7 +73,7 @@ def slow_losses(model, ids, window):
 def measure(model, path, output, **changes):
     """Rows by window, the perplexity's by its name, and the metadata; the text is a file's, or that of a `source`."""
     options = {"mask": None, "variant": "origin", "window": WINDOW, "windows": 0, "batch_size": 3, "dtype": "float32"}
-    options |= {"device": "cpu", "source": Source(str(path))}
+    options |= {"device": "cpu", "source": Rows(path=str(path))}
     measure_perplexity(model, output, **options | changes)
     table, record = read_table(output, METRICS)
     # The perplexity is of no window.
@@ -97,18 +97,18 @@ def test_rows_are_joined_by_a_blank_line(tmp_path_factory, text):
     assume(text.strip())
     path = tmp_path_factory.getbasetemp() / "rows.raw"
     path.write_text(text, encoding="utf-8", newline="")
-    assert read_text(Source(str(path))) == slow_join(text)
+    assert read_text(Rows(path=str(path))) == slow_join(text)
 
 
 def test_line_breaks_of_windows_and_a_mark_of_byte_order_change_nothing(tmp_path):
     (tmp_path / "a").write_bytes(TEXT.encode())
     (tmp_path / "b").write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
-    assert read_text(Source(str(tmp_path / "a"))) == read_text(Source(str(tmp_path / "b")))
+    assert read_text(Rows(path=str(tmp_path / "a"))) == read_text(Rows(path=str(tmp_path / "b")))
 
 
 def test_the_real_text_is_that_of_the_hub(real_data):
     """The Hub's test split has 4358 rows, and begins with an empty one."""
-    text = read_text(Source(str(real_data / "wikitext2/wiki.test.raw")))
+    text = read_text(Rows(path=str(real_data / "wikitext2/wiki.test.raw")))
     assert text.startswith("\n\n = Robert Boulter = \n\n\n\n\n Robert Boulter is an English film")
     raw = (real_data / "wikitext2/wiki.test.raw").read_text(encoding="utf-8")
     assert text == slow_join(raw)

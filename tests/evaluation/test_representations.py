@@ -262,7 +262,7 @@ def write_samples(write_jsonl, tmp_path):
 
     def write(dimension, pairs):
         raw = write_jsonl(f"{dimension}.jsonl", [{"prompt": p, "response": r} for p, r in pairs])
-        source = Source(str(raw), duplicates="keep")
+        source = Source(path=str(raw), duplicates="keep")
         make_samples(source, dimension, "safe", len(pairs), 0, tmp_path / f"{dimension}.parquet")
         return tmp_path / f"{dimension}.parquet"
 

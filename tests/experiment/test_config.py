@@ -2,18 +2,22 @@
 
 import copy
 import datetime
-import re
 
 import pytest
 import yaml
 from conftest import ROOT
 
+from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
-from uncouple.experiment.config import resolve, spread_sweeps
+from uncouple.evaluation.options import Evaluation
+from uncouple.experiment.config import load, spread_sweeps
+from uncouple.models.places import Model
+from uncouple.reporting.options import Figures
+from uncouple.scoring.options import ShardedScoring
+from uncouple.selection.options import Suppress
+from uncouple.variants.kinds import Origin
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-MANUAL = (ROOT / "config.yaml").read_text(encoding="utf-8")
-DEFAULT = yaml.safe_load(MANUAL)
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 MODEL = next(iter(DEFAULT["models"]))
 GONE = object()
 
@@ -34,53 +38,45 @@ def changed(changes):
 
 
 def resolved(**changes):
-    return resolve(changed({k.replace("__", "."): v for k, v in changes.items()}), SCHEMA, ROOT)
+    return load(changed({k.replace("__", "."): v for k, v in changes.items()}), ROOT)
 
 
 def faults(changes):
     """The lines that a config with these changes is refused with."""
     with pytest.raises(UncoupleError) as caught:
-        resolve(changed(changes), SCHEMA, ROOT)
+        load(changed(changes), ROOT)
     head, *lines = str(caught.value).splitlines()
     assert head == "the config is not right:"
     assert lines
     return [line.strip() for line in lines]
 
 
-def default_of(sub):
-    """What a key is where it is left out: its default, or those of all its keys, or None."""
-    defaults = {key: inner.get("default") for key, inner in sub.get("properties", {}).items()}
-    return sub.get("default", defaults if defaults and None not in defaults.values() else None)
-
-
 # The default config
 
 
 def test_the_default_config_holds():
-    config = resolve(DEFAULT, SCHEMA, ROOT)
-    assert list(config["variants"]) == ["origin", "noise", "spin", "published", "random"]
-    assert config["variants"]["origin"] == {"kind": "origin"}
+    config = load(DEFAULT, ROOT)
+    assert list(config.variants) == ["origin", "noise", "spin", "published", "random"]
+    assert config.variants["origin"] == Origin()
 
 
 def test_the_config_given_is_left_as_it_was():
     before = copy.deepcopy(DEFAULT)
-    resolve(DEFAULT, SCHEMA, ROOT)
+    load(DEFAULT, ROOT)
     assert before == DEFAULT
 
 
 def test_defaults_are_filled_in():
     config = resolved(variants={"mine": {"kind": "suppress"}}, scoring=GONE, evaluation=GONE, figures=GONE)
-    sections = {key: SCHEMA["properties"][key]["properties"] for key in ("scoring", "evaluation", "figures")}
-    for key, properties in sections.items():
-        assert config[key] == {name: default_of(sub) for name, sub in properties.items() if default_of(sub) is not None}
-    wanted = {k: v["default"] for k, v in SCHEMA["$defs"]["variant"]["properties"].items() if "default" in v}
-    assert config["variants"]["mine"] == {"kind": "suppress"} | wanted
-    assert config["general"]["duplicates"] == "error"
+    assert (config.scoring, config.evaluation, config.figures) == (ShardedScoring(), Evaluation(), Figures())
+    assert config.variants["mine"] == Suppress()
+    assert config.judging == ["embedding", "phrases"]
+    assert config.general.duplicates == "error"
 
 
 def test_a_key_of_the_users_own_stays_beside_the_defaults():
-    variant = resolved(variants__spin={"kind": "suppress", "ratio": 3e-5, "n": 12})["variants"]["spin"]
-    assert (variant["ratio"], variant["n"], variant["module"]) == (3e-5, 12, "mlp")
+    variant = resolved(variants__spin={"kind": "suppress", "ratio": 3e-5, "n": 12}).variants["spin"]
+    assert (variant.ratio, variant.n, variant.module) == (3e-5, 12, "mlp")
 
 
 def test_null_takes_a_key_away():
@@ -91,16 +87,16 @@ def test_null_takes_a_key_away():
         scoring__keep=None,
         **{f"models__MODEL__{k}": v for k, v in local.items()},
     )
-    assert list(config["variants"]) == ["origin", "noise", "published", "random"]
-    assert config["general"]["duplicates"] == "error"
-    assert config["scoring"]["keep"] == SCHEMA["properties"]["scoring"]["properties"]["keep"]["default"]
-    assert config["models"][MODEL] == {"path": "tests", "layers": 30, "device": "auto"}
+    assert list(config.variants) == ["origin", "noise", "published", "random"]
+    assert config.general.duplicates == "error"
+    assert config.scoring.keep == ShardedScoring().keep
+    assert config.models[MODEL] == Model(path="tests", layers=30)
 
 
 def test_a_dimension_that_is_taken_away_needs_no_raw_data():
     third = {"third": {"safe": {"path": "none.jsonl"}, "questions": {"path": "none.jsonl"}}}
     assert faults({"dimensions": DEFAULT["dimensions"] | third})
-    assert resolved(dimensions=DEFAULT["dimensions"] | {"third": None})["dimensions"].keys() == {"fairness", "privacy"}
+    assert resolved(dimensions=DEFAULT["dimensions"] | {"third": None}).dimensions.keys() == {"fairness", "privacy"}
 
 
 def test_a_dimension_without_safe_samples_is_enough_where_nothing_needs_them():
@@ -111,7 +107,7 @@ def test_a_dimension_without_safe_samples_is_enough_where_nothing_needs_them():
 
 def test_a_hub_source_with_all_that_it_needs_holds():
     hub = {"hub": "a/b", "revision": "0" * 40, "split": "train", "where": {"x.y": True}, "columns": {"prompt": ["q"]}}
-    assert resolved(general=hub)["general"] == hub | {"duplicates": "error"}
+    assert resolved(general=hub).general == Source(**hub)
 
 
 # Sweeps
@@ -152,9 +148,9 @@ def test_dimensions_sweep_as_a_list_of_lists():
     ],
 )
 def test_a_config_may_sweep(key, values, names):
-    variants = resolved(**{f"variants__spin__{key}": values})["variants"]
+    variants = resolved(**{f"variants__spin__{key}": values}).variants
     assert list(variants) == ["origin", "noise", *names, "published", "random"]
-    assert [variants[name][key] for name in names] == values
+    assert [getattr(variants[name], key) for name in names] == values
 
 
 def test_a_fault_in_one_value_of_a_sweep_is_told_of_that_one():
@@ -373,124 +369,7 @@ def test_all_faults_are_told_at_once(changes, keys):
 def test_whole_numbers_are_whole_for_the_commands_that_take_them():
     """A command refuses `--n 64.0`, so a config must refuse it too or make it 64."""
     try:
-        n = resolved(variants__spin__n=64.0)["variants"]["spin"]["n"]
+        n = resolved(variants__spin__n=64.0).variants["spin"].n
     except UncoupleError:
         return
     assert isinstance(n, int)
-
-
-# The manual and the schema
-
-
-def follow(schema):
-    """A schema's properties with what it refers to."""
-    if "$ref" not in schema:
-        return schema
-    found = SCHEMA
-    for part in schema["$ref"].removeprefix("#/").split("/"):
-        found = found[part]
-    return found | {k: v for k, v in schema.items() if k != "$ref"}
-
-
-def described(schema, path=()):
-    """(path, property) of every named key of the schema, each definition once a place."""
-    for name, sub in schema.get("properties", {}).items():
-        yield (*path, name), sub
-        yield from described(follow(sub), (*path, name))
-    for sub in schema.get("patternProperties", {}).values():
-        yield from described(follow(sub), (*path, "*"))
-
-
-def owner(path):
-    """The schema property that a path of config.yaml stands for, or None for a name that the user chose."""
-    schema = SCHEMA
-    for part in path:
-        properties = follow(schema)
-        if part in properties.get("properties", {}):
-            schema, named = properties["properties"][part], True
-        else:
-            found = [sub for p, sub in properties.get("patternProperties", {}).items() if re.search(p, part)]
-            if not found:
-                raise AssertionError(f"config.yaml shows {'.'.join(path)}, which the schema does not have")
-            schema, named = found[0], False
-    return schema if named else None
-
-
-def shown():
-    """(path, whether it is active, comment above it) of every key line of config.yaml, in order."""
-    parents, comment = [], []
-    for line in MANUAL.splitlines():
-        key = re.match(r"( *)(# )?([A-Za-z0-9_.-]+):( |$)", line)
-        text = re.match(r" *# ?(.*)", line)
-        if key and not (key[2] and not re.fullmatch(r"[a-z0-9_]+", key[3])):
-            depth = len(key[1]) // 2
-            parents[depth:] = [key[3]]
-            yield tuple(parents), not key[2], " ".join(" ".join(comment).split())
-            comment = []
-        else:
-            comment = [*comment, text[1]] if text else []
-
-
-def first_shown():
-    """Each property of the schema to where it stands first in config.yaml: (path, active, comment)."""
-    found = {}
-    for path, active, comment in shown():
-        schema = owner(path)
-        if schema is not None:
-            found.setdefault(id(schema), (path, active, comment))
-    return found
-
-
-def test_every_key_of_the_schema_is_described():
-    missing = [".".join(path) for path, sub in described(SCHEMA) if not sub.get("description", "").strip()]
-    assert missing == []
-
-
-def test_every_key_of_the_schema_is_in_the_manual_with_its_description():
-    first = first_shown()
-    drifted = []
-    for path, sub in described(SCHEMA):
-        place, _, comment = first.get(id(sub), (None, None, "config.yaml does not show it"))
-        if comment != " ".join(sub["description"].split()):
-            drifted.append((".".join(place or path), comment, sub["description"]))
-    assert drifted == []
-
-
-def test_every_default_is_what_the_manual_shows():
-    checked, drifted = 0, []
-    for _, sub in described(SCHEMA):
-        place, active, _ = first_shown()[id(sub)]
-        if "default" not in sub or not active or place == ("variants", "spin", "checkpoint"):
-            continue
-        value = DEFAULT
-        for part in place:
-            value = value[part]
-        checked += 1
-        if value != sub["default"] or isinstance(value, bool) != isinstance(sub["default"], bool):
-            drifted.append((".".join(place), value, sub["default"]))
-    assert drifted == []
-    assert checked >= 20
-
-
-def test_the_documented_variant_shows_every_default():
-    shown_keys = DEFAULT["variants"]["spin"]
-    defaults = {k: v["default"] for k, v in SCHEMA["$defs"]["variant"]["properties"].items() if "default" in v}
-    assert {k: v for k, v in shown_keys.items() if k in defaults and k != "checkpoint"} == {
-        k: v for k, v in defaults.items() if k != "checkpoint"
-    }
-
-
-def test_the_words_of_the_schema_are_those_of_the_package():
-    from uncouple import terms
-
-    variant, scoring = SCHEMA["$defs"]["variant"]["properties"], SCHEMA["properties"]["scoring"]["properties"]
-    evaluation = SCHEMA["properties"]["evaluation"]["properties"]
-    assert tuple(variant["select"]["enum"]) == terms.SELECTIONS
-    assert tuple(variant["label"]["enum"]) == terms.LABELS
-    assert tuple(variant["module"]["enum"]) == tuple(scoring["module"]["enum"]) == terms.MODULES
-    assert tuple(scoring["prompt"]["enum"]) == terms.PROMPTS
-    assert tuple(scoring["dtype"]["enum"]) == tuple(evaluation["dtype"]["enum"]) == terms.DTYPES
-    assert tuple(evaluation["engine"]["enum"]) == terms.ENGINES
-    assert tuple(SCHEMA["$defs"]["ability"]["properties"]["tasks"]["propertyNames"]["enum"]) == terms.TASKS
-    assert tuple(SCHEMA["$defs"]["judge"]["properties"]["kind"]["enum"]) == terms.JUDGES
-    assert tuple(SCHEMA["$defs"]["source"]["properties"]["duplicates"]["enum"]) == terms.DUPLICATES

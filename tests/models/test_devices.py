@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from accelerate import dispatch_model
-from conftest import ROOT, TEXTS, batch_samples, encode_all
+from conftest import ROOT, TEXTS, batch_samples, encode_all, score_with
 from hypothesis import HealthCheck, given, settings
 
 from uncouple.errors import UncoupleError
@@ -26,7 +26,6 @@ from uncouple.models.devices import fixed_order, free_memory, is_out_of_memory, 
 from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
-from uncouple.scoring.score import score_layers
 
 JOB = """
 import sys, time
@@ -141,9 +140,9 @@ def test_scoring_on_gpus_without_a_gpu_is_told(model_folder, tmp_path, write_jso
 
     raw = write_jsonl("raw.jsonl", [{"prompt": "Sum 2 and 3.", "response": "5"}])
     make_samples(Source(path=str(raw)), "general", "safe", 1, 0, tmp_path / "samples.parquet")
-    common = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.1, "batch_tokens": None}
+    common = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.1, "batch_tokens": "auto"}
     with pytest.raises(UncoupleError, match="this machine has 0 GPUs"):
-        score_layers(
+        score_with(
             model_folder, tmp_path / "samples.parquet", tmp_path / "shard", **common, dtype="auto", device=device
         )
 

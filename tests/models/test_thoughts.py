@@ -9,7 +9,7 @@ from conftest import CHAT_TEMPLATE, ROOT, TEXTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncouple.commands.cli import main
+from uncouple.commands import main
 from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
@@ -17,7 +17,7 @@ from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import PromptFormat, bind_options, encode_question, encode_sample, template_variables
 from uncouple.models.thoughts import cut_thoughts, decode_answers
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import ANSWERS, METRICS, SCORE_SHARD, VERDICTS
+from uncouple.records.formats import ANSWERS, VERDICTS
 
 # What counts of Qwen3's own: it thinks, unless it is told not to, and then finds an empty thought in its place.
 SWITCH = (
@@ -240,7 +240,9 @@ def make_thinker(make_model, tagged, tmp_path):
 @pytest.fixture
 def asked(tmp_path, write_jsonl):
     """A function of a folder and flags that asks and judges; gives the answers' texts and the rows of verdicts."""
-    make_questions(Source(str(write_jsonl("q.jsonl", [{"question": "Why?"}]))), "d", None, 0, tmp_path / "q.parquet")
+    make_questions(
+        Source(path=str(write_jsonl("q.jsonl", [{"question": "Why?"}]))), "d", None, 0, tmp_path / "q.parquet"
+    )
     (tmp_path / "phrases.txt").write_text("I can't\nAh.\n")
 
     def ask(folder, *flags):
@@ -301,21 +303,21 @@ def test_scores_answers_and_hsic_are_put_to_the_model_in_the_same_way(make_model
     rows = write_jsonl("s.jsonl", [{"prompt": p, "response": r, "question": p} for p, r in TEXTS])
     sets = {name: str(tmp_path / name) for name in ("a", "b", "general")}
     for name, path in sets.items():
-        make_samples(Source(str(rows)), name, "safe", None, 0, path)
-    make_questions(Source(str(rows)), "a", None, 0, tmp_path / "q")
+        make_samples(Source(path=str(rows)), name, "safe", None, 0, path)
+    make_questions(Source(path=str(rows)), "a", None, 0, tmp_path / "q")
 
     def run(*arguments, made, **options):
         """What the record of the table that a verb makes says of the prompt."""
         flags = [part for key, value in options.items() for part in ("--template-option", f"{key}={value}")]
         output = str(tmp_path / made)
         assert main([*arguments, "--model", str(folder), "--device", "cpu", *flags, "--output", output]) == 0
-        form = {"score": SCORE_SHARD, "ask": ANSWERS, "represent": METRICS}[arguments[0]]
-        return read_table(output, form)[1]["prompt"]["options"]
+        kind = {"score": "score shard", "ask": "answers", "hsic": "metrics"}[arguments[0]]
+        return read_table(output, kind)[1]["prompt"]["options"]
 
     for options, taken in (({}, False), ({"enable_thinking": "true"}, True)):
         said = [run("score", path, "--keep", "0.1", made=f"{name}-{taken}", **options) for name, path in sets.items()]
         said.append(run("ask", str(tmp_path / "q"), "--max-new-tokens", "2", made=f"answers-{taken}", **options))
-        said.append(run("represent", sets["a"], sets["b"], "--permutations", "9", made=f"hsic-{taken}", **options))
+        said.append(run("hsic", sets["a"], sets["b"], "--permutations", "9", made=f"hsic-{taken}", **options))
         assert said == [{"enable_thinking": taken}] * 5
 
     # What was made in another way is not put together.

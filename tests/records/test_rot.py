@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import ROOT, TEXTS
+from conftest import ROOT, TEXTS, score_with
 
 from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
@@ -18,6 +18,7 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation.answers import answer_questions
 from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.judges.judge import judge_answers
+from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.evaluation.judges.training import train_judge
 from uncouple.models import fingerprints as records
 from uncouple.models.fetch import fetch_model
@@ -25,16 +26,16 @@ from uncouple.models.fingerprints import HASHES_NAME
 from uncouple.models.folders import model_record
 from uncouple.records.files import read_json, read_record, read_table
 from uncouple.records.formats import CHECKPOINT, FORMATS
-from uncouple.scoring.score import score_layers
+from uncouple.selection.options import Selection
 from uncouple.selection.placement import measure_placement
 from uncouple.selection.select import count_selected, make_mask
 from uncouple.variants.checkpoints import apply_mask, restore_base
 
 SCORING = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 300}
-SELECTION = {"select": "intersection", "ratio": 0.01, "general_ratio": 0.01, "seed": 0}
+DIMENSIONS = ["fairness", "privacy"]
+SELECTION = Selection(select="intersection", ratio=0.01, dimensions=DIMENSIONS)
 RUN = {"dtype": "float32", "device": "cpu"}
 ASKING = {"mask": None, "variant": "origin", "prompt": "chat", "max_new_tokens": 4, "batch_size": 8} | RUN
-DIMENSIONS = ["fairness", "privacy"]
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +51,16 @@ def run(tmp_path_factory, model_folder, encoder):
     for dimension in (*DIMENSIONS, "general"):
         make_samples(source, dimension, "safe", None, 0, folder / f"{dimension}.samples")
         shards.append(folder / f"{dimension}.score-shard")
-        score_layers(base, folder / f"{dimension}.samples", shards[-1], **SCORING, **RUN)
-    make_mask(base, shards, folder / "m.mask", dimensions=DIMENSIONS, module="mlp", variant="v", **SELECTION)
+        score_with(base, folder / f"{dimension}.samples", shards[-1], **SCORING, **RUN)
+    make_mask(base, shards, folder / "m.mask", SELECTION, variant="v")
     apply_mask(base, folder / "m.mask", folder / "checkpoint")
     make_questions(source, "privacy", None, 0, folder / "q.questions")
     answer_questions(base, folder / "q.questions", folder / "a.answers", **ASKING)
     phrases = ROOT / "resources/phrases/privacy.txt"
-    judge_answers(folder / "a.answers", folder / "v.verdicts", judge="phrases", phrases=phrases)
+    judge_answers(folder / "a.answers", folder / "v.verdicts", Phrases(), {"phrases": phrases})
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
-    count_selected(base, shards, folder / "c.coupling", dimensions=DIMENSIONS, module="mlp", ratios=[0.01, 0.05])
+    count_selected(base, shards, folder / "c.coupling", SELECTION, ratios=[0.01, 0.05])
     make_samples(source, "privacy", "unsafe", None, 0, folder / "unsafe.samples")
     train_judge([folder / "privacy.samples", folder / "unsafe.samples"], encoder, folder / "j.judge")
     return folder

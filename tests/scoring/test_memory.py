@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import hypothesis.strategies as st
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, ROOT, SMALL, TEXTS, batch_samples, encode_all, relative_error
+from conftest import FAMILY_CONFIGS, ROOT, SMALL, TEXTS, batch_samples, encode_all, relative_error, score_with
 from hypothesis import given, settings
 
 from uncouple.data.samples import make_samples
@@ -26,7 +26,6 @@ from uncouple.scoring import gradients, memory, packing
 from uncouple.scoring import score as scoring
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.memory import FEWEST_TOKENS, MOST_TOKENS, bytes_per_token, plan_for_machine, plan_scoring
-from uncouple.scoring.score import score_layers
 
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 # Enough of a model to be cut into passes; its config is all that a plan reads.
@@ -396,7 +395,7 @@ def score(model_folder, tmp_path, write_jsonl):
 
     def run(name, **options):
         options = common | {"batch_tokens": 100, "device": "cpu"} | options
-        score_layers(model_folder, tmp_path / "samples.parquet", tmp_path / name, **options)
+        score_with(model_folder, tmp_path / "samples.parquet", tmp_path / name, **options)
         return tmp_path / name
 
     return run

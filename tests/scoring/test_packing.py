@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import hypothesis.strategies as st
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, slow_gradients
+from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, score_with, slow_gradients
 from hypothesis import HealthCheck, given, settings
 from torch.nn.functional import gelu, relu, silu
 
 from uncouple.data.samples import make_samples
-from uncouple.data.sources import Source
+from uncouple.data.sources import Rows, Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.perplexity import measure_perplexity
 from uncouple.models import attention
@@ -26,7 +26,6 @@ from uncouple.models.rope import longest_together
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.packing import make_batches, pack_samples, sample_at
 from uncouple.scoring.recompute import lighten, make_again
-from uncouple.scoring.score import score_layers
 
 GELU_TANH = partial(gelu, approximate="tanh")
 
@@ -309,14 +308,14 @@ def test_a_head_that_scales_its_logits_is_refused_by_scoring(unknown_head, tmp_p
     make_samples(Source(path=str(raw)), "general", "safe", 2, 0, tmp_path / "samples.parquet")
     job = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.1, "batch_tokens": 100}
     with pytest.raises(UncoupleError, match=f"architecture '{unknown_head[0]}': its loss head does more"):
-        score_layers(unknown_head[1], tmp_path / "samples.parquet", tmp_path / "s", **job, dtype=dtype, device="cpu")
+        score_with(unknown_head[1], tmp_path / "samples.parquet", tmp_path / "s", **job, dtype=dtype, device="cpu")
     assert not (tmp_path / "s").exists()
 
 
 def test_a_head_that_scales_its_logits_is_refused_by_perplexity(unknown_head, tmp_path):
     (tmp_path / "text.txt").write_text(" ".join(f"{p} {r}" for p, r in TEXTS))
     job = {"mask": None, "variant": "origin", "window": 32, "windows": 1, "batch_size": 1, "dtype": "float32"}
-    source = Source(path=str(tmp_path / "text.txt"))
+    source = Rows(path=str(tmp_path / "text.txt"))
     with pytest.raises(UncoupleError, match=f"architecture '{unknown_head[0]}': its loss head does more"):
         measure_perplexity(unknown_head[1], tmp_path / "table", source=source, **job, device="cpu")
 

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, slow_gradients
+from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, score_with, slow_gradients
 from hypothesis import given, settings
 
 from uncouple.data.samples import make_samples
@@ -19,7 +19,6 @@ from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_sample
 from uncouple.records.formats import SCORE_SHARD
 from uncouple.scoring.gradients import accumulate_gradients
-from uncouple.scoring.score import score_layers
 from uncouple.scoring.shards import read_scores
 from uncouple.scoring.tops import count_levels, find_quantiles, top_entries
 
@@ -105,7 +104,7 @@ def test_shards_by_layers_equal_one_shard_and_hold_weight_times_gradient(model_f
     common = {"module": "all", "prompt": "bare", "keep": 0.05, "batch_tokens": 100, "dtype": "float32", "device": "cpu"}
     for first, last in ((0, None), (0, 0), (1, 1)):
         path = tmp_path / f"{first}-{last}.parquet"
-        score_layers(model_folder, tmp_path / "samples.parquet", path, first=first, last=last, **common)
+        score_with(model_folder, tmp_path / "samples.parquet", path, first=first, last=last, **common)
     whole = read_scores([tmp_path / "0-None.parquet"], [])
     parts = read_scores([tmp_path / "1-1.parquet", tmp_path / "0-0.parquet"], [])
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
@@ -128,7 +127,7 @@ def test_a_response_longer_than_the_window_is_cut_and_counted(model_folder, tmp_
     raw = write_jsonl("raw.jsonl", [{"prompt": "Count.", "response": "one two three " * 200}])
     make_samples(Source(path=str(raw)), "general", "safe", 1, 0, tmp_path / "samples.parquet")
     common = {"module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 100, "dtype": "float32", "device": "cpu"}
-    score_layers(model_folder, tmp_path / "samples.parquet", tmp_path / "s.parquet", first=0, last=None, **common)
+    score_with(model_folder, tmp_path / "samples.parquet", tmp_path / "s.parquet", first=0, last=None, **common)
     metadata = read_table(tmp_path / "s.parquet", SCORE_SHARD)[1]
     assert (metadata["responses_cut"], metadata["tokens"]) == (1, 256)
     assert "1 responses were longer than the model's window" in capsys.readouterr().err
@@ -215,4 +214,4 @@ def test_a_score_that_is_not_finite_names_its_matrix(make_model, tmp_path, write
     make_samples(Source(path=str(raw)), "general", "safe", 2, 0, tmp_path / "samples.parquet")
     common = {"module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 100, "dtype": "float32", "device": "cpu"}
     with pytest.raises(UncoupleError, match="not finite"):
-        score_layers(folder, tmp_path / "samples.parquet", tmp_path / "s.parquet", first=0, last=None, **common)
+        score_with(folder, tmp_path / "samples.parquet", tmp_path / "s.parquet", first=0, last=None, **common)

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS
+from conftest import TEXTS, score_with
 from safetensors.torch import load_file
 
 from uncouple.data.samples import make_samples
@@ -13,14 +13,14 @@ from uncouple.errors import UncoupleError
 from uncouple.models.folders import model_record
 from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import COUPLING, MASK, SCORE_SHARD
-from uncouple.scoring.score import score_layers
 from uncouple.scoring.shards import read_scores
+from uncouple.selection.options import Selection
 from uncouple.selection.select import count_selected, make_mask
 from uncouple.variants.masks import read_mask
 
 SCORING = {"module": "mlp", "prompt": "chat", "keep": 0.2, "batch_tokens": 300, "dtype": "float32", "device": "cpu"}
-SELECTION = {"select": "coupled", "ratio": 0.1, "general_ratio": 0.1, "module": "mlp", "seed": 0, "variant": "v"}
 DIMENSIONS = ["fairness", "privacy"]
+SELECTION = Selection(select="coupled", ratio=0.1, general_ratio=0.1, module="mlp", dimensions=DIMENSIONS)
 
 
 def score_set(folder, model_folder, dimension, rows, **changed):
@@ -30,7 +30,7 @@ def score_set(folder, model_folder, dimension, rows, **changed):
     paths = []
     for layer in (0, 1):
         paths.append(folder / f"{dimension}-{layer}.parquet")
-        score_layers(
+        score_with(
             model_folder, folder / f"{dimension}.parquet", paths[-1], first=layer, last=layer, **SCORING | changed
         )
     return paths
@@ -54,7 +54,7 @@ def rewrite_metadata(path, target, **changed):
 
 
 def test_a_mask_holds_the_selected_weights_with_value_score_and_rank(model_folder, shard_paths, tmp_path):
-    make_mask(model_folder, shard_paths, tmp_path / "mask.parquet", dimensions=DIMENSIONS, **SELECTION)
+    make_mask(model_folder, shard_paths, tmp_path / "mask.parquet", SELECTION, variant="v")
     table, metadata = read_table(tmp_path / "mask.parquet", MASK)
     assert table.column_names == [
         *(
@@ -91,7 +91,9 @@ def test_a_mask_holds_the_selected_weights_with_value_score_and_rank(model_folde
 
 def test_random_takes_as_many_of_each_matrix_as_coupled(model_folder, shard_paths, tmp_path):
     for select in ("coupled", "random"):
-        make_mask(model_folder, shard_paths, tmp_path / select, dimensions=DIMENSIONS, **SELECTION | {"select": select})
+        make_mask(
+            model_folder, shard_paths, tmp_path / select, SELECTION.model_copy(update={"select": select}), variant="v"
+        )
     coupled, random = read_mask(tmp_path / "coupled")[0], read_mask(tmp_path / "random")[0]
     assert {n: len(i) for n, (i, _) in coupled.items()} == {n: len(i) for n, (i, _) in random.items()}
     assert any(not np.array_equal(coupled[n][0], random[n][0]) for n in coupled)
@@ -106,9 +108,9 @@ def test_a_smaller_ratio_comes_from_the_same_shards_exactly(model_folder, shard_
         for dimension, rows in (("fairness", TEXTS[:3]), ("privacy", TEXTS[2:5]), ("general", TEXTS[5:]))
         for path in score_set(folder, model_folder, dimension, rows, keep=0.05)
     ]
-    chosen = SELECTION | {"ratio": 0.05, "general_ratio": 0.04}
+    chosen = SELECTION.model_copy(update={"ratio": 0.05, "general_ratio": 0.04})
     for name, paths in (("more", shard_paths), ("same", less)):
-        make_mask(model_folder, paths, tmp_path / f"{name}.parquet", dimensions=DIMENSIONS, **chosen)
+        make_mask(model_folder, paths, tmp_path / f"{name}.parquet", chosen, variant="v")
     more, same = read_mask(tmp_path / "more.parquet")[0], read_mask(tmp_path / "same.parquet")[0]
     assert more.keys() == same.keys()
     assert all(np.array_equal(more[n][0], same[n][0]) for n in more)
@@ -116,28 +118,28 @@ def test_a_smaller_ratio_comes_from_the_same_shards_exactly(model_folder, shard_
 
 def test_counts_by_ratio_equal_the_masks(model_folder, shard_paths, tmp_path):
     ratios = [0.02, 0.1]
-    count_selected(model_folder, shard_paths, tmp_path / "c", dimensions=DIMENSIONS, module="mlp", ratios=ratios)
+    count_selected(model_folder, shard_paths, tmp_path / "c", SELECTION, ratios=ratios)
     counts = {(r["select"], r["ratio"]): r["n"] for r in read_table(tmp_path / "c", COUPLING)[0].to_pylist()}
     for select in ("coupled", "published", "union"):
         for ratio in ratios:
-            chosen = SELECTION | {"select": select, "ratio": ratio, "general_ratio": ratio}
-            make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **chosen)
+            chosen = SELECTION.model_copy(update={"select": select, "ratio": ratio, "general_ratio": ratio})
+            make_mask(model_folder, shard_paths, tmp_path / "m", chosen, variant="v")
             assert read_table(tmp_path / "m", MASK)[0].num_rows == counts[select, ratio]
 
 
 def test_a_ratio_above_keep_is_refused_with_the_number_to_set(model_folder, shard_paths, tmp_path):
     with pytest.raises(UncoupleError, match=r"ratio 0.3 is above 0.2.*Set scoring.keep to 0.3"):
-        make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION | {"ratio": 0.3})
+        make_mask(model_folder, shard_paths, tmp_path / "m", SELECTION.model_copy(update={"ratio": 0.3}), variant="v")
     assert not (tmp_path / "m").exists()
 
 
 def test_a_ratio_that_selects_nothing_names_the_smallest_that_does(model_folder, shard_paths, tmp_path):
-    nothing = SELECTION | {"ratio": 1e-4, "general_ratio": 1e-4}
+    nothing = SELECTION.model_copy(update={"ratio": 1e-4, "general_ratio": 1e-4})
     with pytest.raises(UncoupleError, match=r"selects no weight.*smallest ratio that does is (\S+)\.$") as error:
-        make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **nothing)
+        make_mask(model_folder, shard_paths, tmp_path / "m", nothing, variant="v")
     smallest = float(str(error.value).rsplit(" ", 1)[1].rstrip("."))
-    enough = SELECTION | {"ratio": smallest, "general_ratio": smallest}
-    make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **enough)
+    enough = SELECTION.model_copy(update={"ratio": smallest, "general_ratio": smallest})
+    make_mask(model_folder, shard_paths, tmp_path / "m", enough, variant="v")
     assert read_table(tmp_path / "m", MASK)[0].num_rows > 0
     below = smallest - 1 / (64 * 96)
     with pytest.raises(UncoupleError, match="selects no weight"):
@@ -145,15 +147,15 @@ def test_a_ratio_that_selects_nothing_names_the_smallest_that_does(model_folder,
             model_folder,
             shard_paths,
             tmp_path / "n",
-            dimensions=DIMENSIONS,
-            **SELECTION | {"ratio": below, "general_ratio": below},
+            SELECTION.model_copy(update={"ratio": below, "general_ratio": below}),
+            variant="v",
         )
 
 
 def test_shards_of_another_model_are_refused(make_model, shard_paths, tmp_path):
     other = make_model("llama", seed=1)
     with pytest.raises(UncoupleError, match="made from another model"):
-        make_mask(other, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+        make_mask(other, shard_paths, tmp_path / "m", SELECTION, variant="v")
 
 
 @pytest.fixture
@@ -167,9 +169,9 @@ def other_template(model_folder, tmp_path):
 
 def test_shards_of_another_chat_template_are_refused(model_folder, other_template, shard_paths, tmp_path):
     with pytest.raises(UncoupleError, match="made from another tokenizer or chat template"):
-        make_mask(other_template, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+        make_mask(other_template, shard_paths, tmp_path / "m", SELECTION, variant="v")
     # The weights are those of the mask, whatever text is made into tokens by.
-    make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+    make_mask(model_folder, shard_paths, tmp_path / "m", SELECTION, variant="v")
     read_mask(tmp_path / "m", model_record(other_template))
 
 
@@ -181,7 +183,7 @@ def test_shards_of_two_chat_templates_do_not_belong_together(other_template, sha
 
 
 def test_a_mask_of_another_model_is_refused(model_folder, make_model, shard_paths, tmp_path):
-    make_mask(model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+    make_mask(model_folder, shard_paths, tmp_path / "m", SELECTION, variant="v")
     with pytest.raises(UncoupleError, match="made from another model"):
         read_mask(tmp_path / "m", model_record(make_model("llama", seed=1)))
 
@@ -190,13 +192,13 @@ def test_a_truncated_shard_is_named(model_folder, shard_paths, tmp_path):
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(shard_paths[0].read_bytes()[:-100])
     with pytest.raises(UncoupleError, match=r"broken.parquet.*truncated.*Delete it"):
-        make_mask(model_folder, [broken, *shard_paths[1:]], tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+        make_mask(model_folder, [broken, *shard_paths[1:]], tmp_path / "m", SELECTION, variant="v")
 
 
 def test_a_shard_of_another_format_version_is_refused(model_folder, shard_paths, tmp_path):
     old = rewrite_metadata(shard_paths[0], tmp_path / "old.parquet", version=99)
     with pytest.raises(UncoupleError, match=r"old.parquet.*format version 99.*reads version 1"):
-        make_mask(model_folder, [old, *shard_paths[1:]], tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+        make_mask(model_folder, [old, *shard_paths[1:]], tmp_path / "m", SELECTION, variant="v")
 
 
 @pytest.mark.parametrize(("key", "value"), [("prompt", "bare"), ("dtype", "bfloat16"), ("keep", 0.5)])
@@ -218,7 +220,7 @@ def test_missing_and_repeated_shards_are_refused(shard_paths):
 def test_modules_that_were_not_scored_are_refused(model_folder, shard_paths, tmp_path):
     with pytest.raises(UncoupleError, match="Score `attention` modules"):
         make_mask(
-            model_folder, shard_paths, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION | {"module": "attention"}
+            model_folder, shard_paths, tmp_path / "m", SELECTION.model_copy(update={"module": "attention"}), variant="v"
         )
 
 
@@ -229,7 +231,7 @@ def test_values_of_half_precision_weights_are_exact(make_model, tmp_path):
         for dimension, rows in (("fairness", TEXTS[:3]), ("privacy", TEXTS[2:5]), ("general", TEXTS[5:]))
         for path in score_set(tmp_path, folder, dimension, rows)
     ]
-    make_mask(folder, shards, tmp_path / "m", dimensions=DIMENSIONS, **SELECTION)
+    make_mask(folder, shards, tmp_path / "m", SELECTION, variant="v")
     weights = load_file(folder / "model.safetensors")
     for name, (index, value) in read_mask(tmp_path / "m", model_record(folder))[0].items():
         assert torch.equal(weights[f"{name}.weight"].flatten()[torch.tensor(index)].float(), torch.tensor(value))

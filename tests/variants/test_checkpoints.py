@@ -100,7 +100,7 @@ def test_apply_stays_under_300_mb_for_a_base_of_400_mb(tmp_path, make_model):
     mask = write_mask(tmp_path / "mask.parquet", folder, ENTRIES)
     # The peak of this address space alone: getrusage's would count the parent's at the fork too.
     measure = (
-        "import sys; from uncouple.commands.cli import main; status = main(sys.argv[1:]);"
+        "import sys; from uncouple.commands import main; status = main(sys.argv[1:]);"
         "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]); sys.exit(status)"
     )
     command = [sys.executable, "-c", measure, "apply", "--model", folder, "--mask", mask, "--output", tmp_path / "s"]

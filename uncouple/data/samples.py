@@ -19,8 +19,7 @@ def make_samples(source: Source, dimension: str, label: str, n: int | None, seed
     Raises:
         UncoupleError: the source cannot be read, a row is broken, or it has fewer than `n` rows.
     """
-    columns = {"prompt": ["prompt"], "response": ["response"]} | source.columns
-    rows = check_rows(read_rows(source), columns, source)
+    rows = check_rows(read_rows(source), source.fields("prompt", "response"), source)
     if label not in LABELS:
         raise UncoupleError(f"label {label!r}: use one of {', '.join(LABELS)}.")
     drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
@@ -36,7 +35,7 @@ def make_samples(source: Source, dimension: str, label: str, n: int | None, seed
 
 def make_questions(source: Source, dimension: str, n: int | None, seed: int, output: str | Path) -> None:
     """Draw `n` questions of a source (all of them, in their order, where `n` is None) as a questions table."""
-    rows = check_rows(read_rows(source), {"question": ["question"]} | source.columns, source)
+    rows = check_rows(read_rows(source), source.fields("question"), source)
     drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
     ids = stable_ids([(dimension, row["question"]) for row in drawn])
     records = [
@@ -84,10 +83,9 @@ def stable_ids(keys: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _metadata(source, dimension, n, seed, ids, available):
-    spec = {k: v for k, v in vars(source).items() if v}
     return {
         "dimension": dimension,
-        "source": spec,
+        "source": source.record(),
         "n": n,
         "seed": seed,
         "available": available,

@@ -5,46 +5,88 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-import pyarrow as pa
+from pydantic import Field
 
 from uncouple.errors import UncoupleError
 from uncouple.hub import from_hub
+from uncouple.options import Commit, File, Flag, Scalar, Section
 from uncouple.progress import say
 
+# Whether a response is as it should be.
+Label = Literal["safe", "unsafe"]
+Names = Annotated[list[str], Field(min_length=1)]
+RawFile = Annotated[File, Field(pattern="\\.(csv|jsonl|parquet)$")]
 
-@dataclass(frozen=True)
-class Source:
-    """Where raw rows come from, and how they are read.
 
-    Attributes:
-        path: a .csv, .jsonl or .parquet file; or None where `hub` is given.
-        hub: a data set's id on the Hugging Face Hub.
-        revision: the commit of the data set (needed with `hub`, so that a run can be repeated).
-        name: the configuration of the data set, where it has several.
-        split: the split of the data set, such as `330k_train`.
-        where: keeps the rows whose columns equal these values; a dot reaches into a nested column
-            (`category.privacy_violation`).
-        columns: which columns are read, by the field that they become. Several columns for one field
-            are joined by a line break, empty ones left out (alpaca-cleaned's instruction and input).
-        duplicates: what to do when two rows are the same: `error`, `drop` all but the first, or
-            `keep` them all, as the published code does.
-    """
+class Rows(Section):
+    """Where rows come from: a file, or a data set on the Hub."""
 
-    path: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    name: str | None = None
-    split: str | None = None
-    where: dict = field(default_factory=dict)
-    columns: dict = field(default_factory=dict)
-    duplicates: str = "error"
+    places: ClassVar = {"path": (), "hub": ("revision", "split")}
 
-    def __str__(self):
+    path: File | None = Field(None, description="A file.")
+    hub: str | None = Field(None, description="A data set id on the Hugging Face Hub.")
+    revision: Commit | None = Field(
+        None,
+        description="The commit of the Hub model or data set, 40 hex digits, so that a run can be repeated.",
+        examples=["0" * 40],
+    )
+    name: str | None = Field(
+        None, description="Configuration of the Hub data set, where it has several.", examples=["default"]
+    )
+    split: str | None = Field(None, description="Split of the Hub data set.", examples=["330k_train"])
+
+    def __str__(self) -> str:
         return f"{self.hub}@{self.revision}:{self.split}" if self.hub else str(self.path)
+
+
+class Columns(Section):
+    """Which columns are read as what; several for one are joined by a line break, empty ones left out."""
+
+    prompt: Annotated[Names | None, Flag("prompt_column")] = Field(
+        None, description="Column of the prompt; several are joined by a line break."
+    )
+    response: Annotated[Names | None, Flag("response_column")] = Field(
+        None, description="Column of the response; several are joined by a line break."
+    )
+    question: Annotated[Names | None, Flag("question_column")] = Field(
+        None, description="Column of the question; several are joined by a line break."
+    )
+
+
+class Source(Rows):
+    """Where raw rows come from, and how they are read."""
+
+    path: RawFile | None = Field(None, description="A .csv, .jsonl or .parquet file.", examples=["raw.csv"])
+    hub: str | None = Field(
+        None,
+        description="A data set id on the Hugging Face Hub, in place of a path.",
+        examples=["PKU-Alignment/BeaverTails"],
+    )
+    where: dict[str, Scalar] = Field(
+        {},
+        description="Keep the rows whose columns have these values; a dot reaches into a nested column.",
+        examples=[{"category.privacy_violation": True, "is_safe": True}],
+    )
+    columns: Columns = Field(
+        Columns(),
+        description="Which column is read as prompt, response or question. Several are joined by a line break.",
+        examples=[{"prompt": ["instruction", "input"], "response": ["output"]}],
+    )
+    duplicates: Literal["error", "drop", "keep"] = Field(
+        "error",
+        description="What to do when two rows are the same. error stops, drop takes each once, keep draws among all.",
+    )
+
+    def record(self) -> dict[str, Any]:
+        """What a record says of the source."""
+        return {key: value for key, value in self.model_dump(exclude_none=True).items() if value}
+
+    def fields(self, *names: str) -> dict[str, list[str]]:
+        """The columns that each field is joined from: the one of its name, where nothing else is said."""
+        return {name: getattr(self.columns, name) or [name] for name in names}
 
 
 def read_rows(source: Source) -> dict[int, dict[str, Any]]:
@@ -215,6 +257,7 @@ def _object(path, number, pairs):
 
 
 def _read_parquet(path):
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
+from uncouple.evaluation.options import TASKS
 from uncouple.evaluation.statistics import rate
 from uncouple.evaluation.task_files import read_documents
 from uncouple.hub import from_hub
@@ -19,7 +20,6 @@ from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.records.files import digest, write_json
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.terms import TASKS
 from uncouple.variants.variant import open_variant
 
 # What must be equal in the records of two variants for them to be compared.
@@ -56,7 +56,7 @@ def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_
         output: the metrics to write.
         mask: a mask file, or None to measure the model as it is.
         variant: the variant's name, for the record.
-        tasks: dict of task, one of `terms.TASKS`, to a local file (see `task_files`), or to None: the Hub's data.
+        tasks: dict of task, one of `options.TASKS`, to a local file (see `task_files`), or to None: the Hub's data.
         limit: the most rows of a task (of each subject, where MMLU is from the Hub); 0 takes all.
         batch_size: prompts scored at once.
         dtype, device: see `models.load_model`.

@@ -13,7 +13,7 @@ from uncouple.progress import say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import VERDICTS
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 FLAGS = ("empty", "degenerate", "truncated", "thinking")
 # Below this p-value, adjusted for all comparisons of the one judge, a difference may be called an effect.

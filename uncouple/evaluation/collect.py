@@ -8,7 +8,7 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import METRIC_KEYS, METRICS
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 # What must be equal of the model in all files that are compared, by the names of their records.
 MODEL = ("weights", "tokenizer", "dtype")

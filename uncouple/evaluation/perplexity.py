@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uncouple.data.sources import read_rows
+from uncouple.data.sources import Rows, Source, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
 from uncouple.evaluation.statistics import CONFIDENCE
@@ -38,7 +38,7 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
     Args:
         model_folder: the base model.
         output: the metrics table to write.
-        source: `samples.Source` of the text; see `read_text`.
+        source: `sources.Rows` of the text; see `read_text`.
         mask: a mask file, or None to measure the model as it is.
         variant: the variant's name, for the record.
         window: tokens of a window; None or `max` is the model's maximum, as published.
@@ -94,7 +94,7 @@ def read_text(source):
     """The text that is predicted, as it is published for WikiText-2: the data set's rows joined by a blank line.
 
     Args:
-        source: `samples.Source`: a Hub data set with a column `text`, or a text file, each line of which is a row with
+        source: `sources.Rows`: a Hub data set with a column `text`, or a text file, each line of which is a row with
             its line break; a line of white space alone is the empty row.
 
     Raises:
@@ -102,7 +102,7 @@ def read_text(source):
     """
     if not source.hub:
         return "\n\n".join(line if line.strip() else "" for line in StringIO(_read_file(source.path)))
-    rows = read_rows(source)
+    rows = read_rows(Source(**source.model_dump(include=set(Rows.model_fields))))
     for number, row in rows.items():
         if not isinstance(row.get("text"), str):
             raise UncoupleError(f"{source}, row {number}: no text in a column `text`. Name a data set that has one.")

@@ -22,7 +22,8 @@ def read_documents(name, path):
     Raises:
         UncoupleError: the file cannot be read, or a row lacks a field or has something else in it.
     """
-    rows = read_rows(Source(path=str(path)))
+    # Not checked: of another suffix `read_rows` says what is wrong.
+    rows = read_rows(Source.model_construct(path=str(path)))
     if name == "ag_news" and str(path).endswith(".csv"):
         rows = _with_header(rows)
     documents = []

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from uncouple.errors import UncoupleError
-from uncouple.terms import MODULES
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
+
+# Which linear layers.
+Module = Literal["mlp", "attention", "all"]
+MODULES = get_args(Module)
 
 
 @dataclass(frozen=True)

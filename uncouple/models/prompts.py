@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from uncouple.errors import UncoupleError
-from uncouple.terms import PROMPTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# How a prompt and a response become tokens.
+Prompt = Literal["auto", "chat", "bare", "published"]
+PROMPTS = get_args(Prompt)
 
 
 @dataclass(frozen=True)

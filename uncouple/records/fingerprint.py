@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent
 def fingerprint(verb):
     """Fingerprint of the code that runs when `python -m uncouple VERB` does.
 
-    Covers the syntax tree of the verb's function in `cli.py` and of every module of the package
+    Covers the syntax tree of the verb's file in `commands/` and of every module of the package
     that it imports, at any depth. Comments, docstrings, blank lines and layout do not count.
 
     Args:
@@ -20,12 +20,10 @@ def fingerprint(verb):
     Returns:
         str: 16 hex digits.
     """
-    tree = ast.parse((PACKAGE / "commands/cli.py").read_text(encoding="utf-8"))
-    name = f"run_{verb}"
-    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name]
-    if not functions:
-        raise ValueError(f"uncouple/commands/cli.py has no function {name}")
-    return _digest(functions[0])
+    module = f"commands.{verb.replace('-', '_')}"
+    if not _path(module).exists():
+        raise ValueError(f"there is no verb {verb}")
+    return module_fingerprint(module)
 
 
 def module_fingerprint(module):

@@ -52,6 +52,16 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     return not set(part.NEEDS).isdisjoint(measured)
 
 
+def parts(kind: str, measured: Iterable[str]) -> dict[str, ModuleType]:
+    """The `figures` or `tables` that an experiment has, by name.
+
+    Args:
+        measured: see `is_wanted`.
+    """
+    find = {"figures": find_figure, "tables": find_table}[kind]
+    return {name: part for name in part_names(kind) if is_wanted(part := find(name), measured)}
+
+
 def caption(part: ModuleType) -> str:
     """What a figure or table shows, in reStructuredText."""
     return inspect.cleandoc(part.__doc__ or "")

@@ -8,7 +8,7 @@ from typing import Any
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.replies import KINDS
 from uncouple.records.files import read_any
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 Row = dict[str, Any]
 

@@ -18,6 +18,7 @@ from uncouple.models.head import HEAD_BYTES
 from uncouple.models.load import pick_dtype
 from uncouple.models.skeleton import make_skeleton
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
+from uncouple.scoring.options import Scoring
 from uncouple.scoring.recompute import Recipe, lighten, make_again
 
 GB = 10**9
@@ -144,21 +145,19 @@ def plan_scoring(
 
 def plan_for_machine(
     model: str | Path,
+    options: Scoring,
     *,
     layers: tuple[int, int | None],
-    module: str,
-    dtype: str,
     gpu_memory: int | None,
     gpus: int,
     longest: int,
-    batch_tokens: int | None,
 ) -> Plan:
     """The plan for a model that need not be here, on this machine or on GPUs that need not be here either.
 
     Args:
         model: model folder, or a model id on the Hub.
+        options: as for `score.score_layers`.
         layers: (first, last), both included; last None means the model's last.
-        module, dtype, batch_tokens: as for `scoring.score_layers`.
         gpu_memory: bytes of each GPU, or None for what is free on this machine.
         gpus: over how many the model is spread, the layers evenly.
         longest: tokens of the longest sample.
@@ -173,9 +172,9 @@ def plan_for_machine(
         # Not leased: nothing is going to run.
         device = pick_device("cuda" if torch.cuda.is_available() else "cpu")
         kind, free = device.type, free_memory(device)
-    names = target_names(config, module, *layers)
-    skeleton = make_skeleton(config, pick_dtype(config, dtype, kind))
-    return plan_scoring(skeleton, names, kind, free, longest, batch_tokens, gpus)
+    names = target_names(config, options.module, *layers)
+    skeleton = make_skeleton(config, pick_dtype(config, options.dtype, kind))
+    return plan_scoring(skeleton, names, kind, free, longest, options.most_tokens, gpus)
 
 
 def _fullest(skeleton: PreTrainedModel, name: str, weights: int, devices: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from uncouple.models.families import find_linear_layers, split_name, target_name
 from uncouple.models.folders import check_folder, model_record
 from uncouple.models.head import check_head
 from uncouple.models.load import load_model, load_tokenizer, pick_dtype
-from uncouple.models.prompts import encode_samples
+from uncouple.models.prompts import Encoded, PromptFormat, encode_samples
 from uncouple.models.rope import longest_together
 from uncouple.models.skeleton import make_skeleton
 from uncouple.progress import say
@@ -21,92 +22,95 @@ from uncouple.records.files import read_table
 from uncouple.records.formats import SAMPLES
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
-from uncouple.scoring.memory import plan_scoring
+from uncouple.scoring.memory import Plan, plan_scoring
+from uncouple.scoring.options import Scoring
 from uncouple.scoring.packing import Batch, pack_samples
 from uncouple.scoring.shards import Top, write_shard
 from uncouple.scoring.tops import count_levels, find_quantiles, top_entries
 
 
 def score_layers(
-    model_folder,
-    samples_path,
-    output,
+    model_folder: str | Path,
+    samples_path: str | Path,
+    output: str | Path,
+    options: Scoring,
     *,
-    first,
-    last,
-    module,
-    prompt,
-    keep,
-    batch_tokens,
-    dtype,
-    device,
-    template_options=None,
-):
+    first: int = 0,
+    last: int | None = None,
+    device: str = "auto",
+    template_options: dict[str, Any] | None = None,
+) -> None:
     """Score one range of layers on one sample set and write the top weights as a score shard.
 
     Args:
         model_folder: the base model.
         samples_path: a samples table.
         output: the shard to write.
+        options: how it is scored.
         first, last: decoder layers, both included; `last` None means the model's last.
-        module: `mlp`, `attention` or `all`.
-        prompt: one of `terms.PROMPTS`.
+        device: see `models.load_model`.
         template_options: of the chat template; see `prompts.bind_options`.
-        keep: share of each matrix's weights that the shard keeps.
-        batch_tokens: the most tokens of a batch; None takes what fits into memory.
-        dtype, device: see `models.load_model`.
 
     Raises:
         UncoupleError: bad input, a loss head that is not known, one layer that does not fit into memory, or a gradient
             that is not finite (names layer and sample).
     """
-    record, config = model_record(model_folder), check_folder(model_folder)
-    names = target_names(config, module, first, last)
+    config = check_folder(model_folder)
+    # An architecture that is not declared is refused before its files are hashed.
+    names = target_names(config, options.module, first, last)
+    record = model_record(model_folder)
     table, samples_record = read_table(samples_path, SAMPLES)
     samples = table.to_pylist()
-    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
-    encoded = encode_samples(tokenizer, samples, prompt, config["max_position_embeddings"])
-    # A tokenizer takes as much as a hundred tokens of a batch.
-    del tokenizer
-    release_memory()
-    lengths = [len(e.ids) for e in encoded]
-    devices = pick_devices(device)
-    skeleton = make_skeleton(config, pick_dtype(config, dtype, devices[0]))
-    plan = plan_scoring(
-        skeleton,
-        names,
-        devices[0].type,
-        min(free_memory(d) for d in devices),
-        max(lengths),
-        batch_tokens,
-        len(devices),
+    encoded, prompt = _encode(
+        model_folder, samples, options.prompt, template_options, config["max_position_embeddings"]
     )
-    say(f"score: plan: {plan}")
-    model = load_model(model_folder, dtype, device)
+    lengths = [len(e.ids) for e in encoded]
+    plan = _plan(config, names, max(lengths), options, device)
+    model = load_model(model_folder, options.dtype, device)
     check_head(model)
-    together = longest_together(model.config)
-    batches = pack_samples(encoded, [sample["id"] for sample in samples], plan.batch_tokens, together)
-    cut = sum(e.cut > 0 for e in encoded)
+    ids = [sample["id"] for sample in samples]
+    batches = pack_samples(encoded, ids, plan.batch_tokens, longest_together(model.config))
     say(
         f"score: {len(encoded)} samples, {sum(lengths):,} tokens in {len(batches)} batches, {len(names)} matrices, "
         f"{model.dtype} on {model.device}"
     )
-    if cut:
-        say(f"score: {cut} responses were longer than the model's window and were cut")
-    tops, matrices = score_model(model, names, batches, keep, plan.passes)
+    tops, matrices = score_model(model, names, batches, options.keep, plan.passes)
     metadata = {
         "model": {k: record[k] for k in ("name", "source", "fingerprint", "tokenizer")},
         "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
-        "module": module,
+        "module": options.module,
         "prompt": vars(prompt),
-        "keep": keep,
+        "keep": options.keep,
         "dtype": str(model.dtype).removeprefix("torch."),
         "tokens": sum(lengths),
-        "responses_cut": cut,
+        "responses_cut": sum(e.cut > 0 for e in encoded),
         "matrices": matrices,
     }
     write_shard(output, tops, metadata)
+
+
+def _encode(
+    folder: str | Path, samples: list[dict[str, str]], prompt: str, given: dict[str, Any] | None, window: int
+) -> tuple[list[Encoded], PromptFormat]:
+    """Encoded samples and their prompt format, the tokenizer gone: it takes as much as a hundred tokens of a batch."""
+    tokenizer, found = load_tokenizer(folder, prompt, given)
+    encoded = encode_samples(tokenizer, samples, found, window)
+    del tokenizer
+    release_memory()
+    if cut := sum(e.cut > 0 for e in encoded):
+        say(f"score: {cut} responses were longer than the model's window and were cut")
+    return encoded, found
+
+
+def _plan(config: dict[str, Any], names: list[str], longest: int, options: Scoring, device: str) -> Plan:
+    """How the job fits into the memory that is free now."""
+    devices = pick_devices(device)
+    skeleton = make_skeleton(config, pick_dtype(config, options.dtype, devices[0]))
+    free = min(free_memory(d) for d in devices)
+    plan = plan_scoring(skeleton, names, devices[0].type, free, longest, options.most_tokens, len(devices))
+    say(f"score: plan: {plan}")
+    return plan
 
 
 def score_model(

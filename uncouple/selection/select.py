@@ -3,9 +3,12 @@
 import math
 import zlib
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from uncouple.errors import UncoupleError
 from uncouple.models.families import target_names
@@ -15,24 +18,22 @@ from uncouple.progress import say
 from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
 from uncouple.records.formats import COUPLING, MASK
-from uncouple.scoring.shards import read_scores, top_count
-from uncouple.selection.rules import RULES, find_ranks, select_random, smallest_count
+from uncouple.scoring.shards import Scores, read_scores, top_count
+from uncouple.selection.options import Selection
+from uncouple.selection.rules import COUPLED, RULES, find_ranks
 from uncouple.variants.masks import check_model
 
 
-def make_mask(model_folder, shards, output, *, dimensions, select, ratio, general_ratio, module, seed, variant):
+def make_mask(
+    model_folder: str | Path, shards: list[str], output: str | Path, options: Selection, *, variant: str
+) -> None:
     """Select weights and write them as a mask.
 
     Args:
         model_folder: the base model, for the original values.
         shards: score shards of all the dimensions and of the general set.
         output: the mask to write.
-        dimensions: those that couple, the first of them being A.
-        select: one of `terms.SELECTIONS`.
-        ratio: share of each matrix that is a dimension's top (the paper's q).
-        general_ratio: share that is the general set's top (the paper's p).
-        module: `mlp`, `attention` or `all`.
-        seed: for `random`.
+        options: how they are selected; `dimensions` are told.
         variant: the variant's name, for the record.
 
     Raises:
@@ -40,20 +41,43 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
             or one so small that nothing is selected.
     """
     record = model_record(model_folder)
-    scores = read_scores(shards, dimensions)
-    names = _targets(model_folder, record, scores, module, max(ratio, general_ratio))
-    selected = select_weights(scores, names, select, ratio, general_ratio, seed)
+    scores = read_scores(shards, options.dimensions or [])
+    names = _targets(model_folder, record, scores, options.module, max(options.ratio, options.general))
+    selected = select_weights(scores, names, options)
     if not any(map(len, selected.values())):
         raise UncoupleError(
-            f"{variant}: `{select}` at ratio {ratio:g} (general {general_ratio:g}) selects no weight of any matrix. "
-            + _smallest_ratio(scores, names, select, ratio, general_ratio)
+            f"{variant}: `{options.select}` at ratio {options.ratio:g} (general {options.general:g}) selects no weight "
+            f"of any matrix. {_smallest_ratio(scores, names, options)}"
         )
-    files = WeightFiles(model_folder)
-    chosen = [name for name in names if len(selected[name])]
+    chosen = {name: selected[name] for name in names if len(selected[name])}
+    metadata = {
+        "variant": variant,
+        "model": {key: record[key] for key in ("name", "source", "fingerprint")},
+        "dimensions": list(scores.dimensions),
+        "select": options.select,
+        "ratio": options.ratio,
+        "general_ratio": options.general,
+        "module": options.module,
+        "seed": options.select_seed,
+        "scores": scores.records,
+        "shapes": {name: scores.shapes[name] for name in names},
+    }
+    table = _mask_table(WeightFiles(model_folder), scores, chosen)
+    write_table(table, output, MASK, metadata)
+    say(
+        f"mask: {variant}: {table.num_rows:,} weights of {len(chosen)} matrices by `{options.select}` at ratio "
+        f"{options.ratio:g}"
+    )
 
+
+def _mask_table(files: WeightFiles, scores: Scores, chosen: dict[str, Any]) -> pa.Table:
+    """The rows of a mask: each selected weight with its original value, and its scores and ranks.
+
+    Args:
+        chosen: dict of module to int64 (k,), the selected weights.
+    """
     parts = []
-    for name in chosen:
-        index = selected[name]
+    for name, index in chosen.items():
         part = {"index": index, "value": files.read(f"{name}.weight", index)}
         for dimension, tops in scores.tops.items():
             top, score = tops[name]
@@ -63,35 +87,21 @@ def make_mask(model_folder, shards, output, *, dimensions, select, ratio, genera
                 part[f"score_{dimension}"] = np.append(score, np.float32(np.nan))[ranks]
             part[f"rank_{dimension}"] = ranks
         parts.append(part)
-    columns = {"module": module_column(chosen, [len(selected[name]) for name in chosen])}
+    columns = {"module": module_column(chosen, [len(index) for index in chosen.values()])}
     for key in parts[0]:
         values = np.concatenate([part[key] for part in parts])
         unknown = values < 0 if key.startswith("rank_") else np.isnan(values) if key.startswith("score_") else None
         columns[key] = pa.array(values, mask=unknown)
-    metadata = {
-        "variant": variant,
-        "model": {key: record[key] for key in ("name", "source", "fingerprint")},
-        "dimensions": list(dimensions),
-        "select": select,
-        "ratio": ratio,
-        "general_ratio": general_ratio,
-        "module": module,
-        "seed": seed,
-        "scores": scores.records,
-        "shapes": {name: scores.shapes[name] for name in names},
-    }
-    table = pa.table(columns)
-    write_table(table, output, MASK, metadata)
-    say(f"mask: {variant}: {table.num_rows:,} weights of {len(chosen)} matrices by `{select}` at ratio {ratio:g}")
+    return pa.table(columns)
 
 
-def select_weights(scores, names, select, ratio, general_ratio, seed):
+def select_weights(scores: Scores, names: list[str], options: Selection) -> dict[str, NDArray[np.int64]]:
     """Selected indices of each matrix.
 
     Args:
-        scores: `shards.Scores`.
+        scores: of all dimensions and the general set.
         names: modules to select in.
-        select, ratio, general_ratio, seed: as in `make_mask`.
+        options: how.
 
     Returns:
         dict of module to int64 (k,), ascending.
@@ -99,38 +109,40 @@ def select_weights(scores, names, select, ratio, general_ratio, seed):
     selected = {}
     for name in names:
         size = scores.size(name)
-        tops = [scores.tops[dimension][name][0][: top_count(ratio, size)] for dimension in scores.dimensions]
-        general = scores.tops["general"][name][0][: top_count(general_ratio, size)]
-        if select == "random":
-            count = len(RULES["coupled"](tops, general))
-            selected[name] = select_random(count, size, [seed, zlib.crc32(name.encode())])
-        else:
-            selected[name] = RULES[select](tops, general)
+        tops = [scores.tops[dimension][name][0][: top_count(options.ratio, size)] for dimension in scores.dimensions]
+        general = scores.tops["general"][name][0][: top_count(options.general, size)]
+        seed = [options.select_seed, zlib.crc32(name.encode())]
+        selected[name] = options.rule.select(tops, general, size, seed)
     return selected
 
 
-def count_selected(model_folder, shards, output, *, dimensions, module, ratios):
+def count_selected(
+    model_folder: str | Path, shards: list[str], output: str | Path, options: Selection, *, ratios: list[float]
+) -> None:
     """Write how many weights each rule selects at each ratio: the tidy table behind the coupling figure.
 
     The general set's ratio is the dimensions' own, as in the paper. Columns `model, select, ratio, n, coupled, of`,
     where `coupled` says how many of the n are in the coupled set of that ratio.
     """
     record = model_record(model_folder)
-    scores = read_scores(shards, dimensions)
-    names = _targets(model_folder, record, scores, module, max(ratios))
+    scores = read_scores(shards, options.dimensions or [])
+    names = _targets(model_folder, record, scores, options.module, max(ratios))
     of = sum(scores.size(name) for name in names)
     rows = []
     for ratio in ratios:
-        coupled = select_weights(scores, names, "coupled", ratio, ratio, 0)
-        for select in RULES:
-            selected = select_weights(scores, names, select, ratio, ratio, 0)
+        at_ratio = options.model_copy(update={"ratio": ratio, "general_ratio": None})
+        coupled = select_weights(scores, names, at_ratio.model_copy(update={"select": COUPLED.name}))
+        for rule in RULES.values():
+            if rule.is_drawn:
+                continue
+            selected = select_weights(scores, names, at_ratio.model_copy(update={"select": rule.name}))
             shared = sum(len(np.intersect1d(selected[name], coupled[name])) for name in names)
             counts = {"n": sum(map(len, selected.values())), "coupled": shared, "of": of}
-            rows.append({"model": record["name"], "select": select, "ratio": ratio} | counts)
-    write_table(rows, output, COUPLING, {"dimensions": list(dimensions)})
+            rows.append({"model": record["name"], "select": rule.name, "ratio": ratio} | counts)
+    write_table(rows, output, COUPLING, {"dimensions": list(scores.dimensions)})
 
 
-def _targets(model_folder, record, scores, module, ratio):
+def _targets(model_folder: str | Path, record: dict[str, Any], scores: Scores, module: str, ratio: float) -> list[str]:
     """Modules to select in, once the shards are known to be of this model and to keep enough of it."""
     if len(scores.dimensions) < 2:
         raise UncoupleError(
@@ -151,14 +163,14 @@ def _targets(model_folder, record, scores, module, ratio):
     return names
 
 
-def _smallest_ratio(scores, names, select, ratio, general_ratio):
+def _smallest_ratio(scores: Scores, names: list[str], options: Selection) -> str:
     """What to tell where nothing is selected; the general ratio follows the ratio where the two were equal."""
-    tied, best = ratio == general_ratio, None
+    tied, best = options.ratio == options.general, None
     for name in names:
         size = scores.size(name)
         lists = [scores.tops[dimension][name][0] for dimension in scores.dimensions]
         general = scores.tops["general"][name][0]
-        count = smallest_count(select, lists, general, None if tied else top_count(general_ratio, size))
+        count = options.rule.smallest_count(lists, general, None if tied else top_count(options.general, size))
         if count and (best is None or Fraction(count, size) < best):
             best = Fraction(count, size)
     if best is None:

@@ -3,13 +3,16 @@
 import ast
 import re
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from uncouple.errors import UncoupleError
-from uncouple.models.decoding import decode, stop_tokens
-from uncouple.models.folders import check_folder, model_record
-from uncouple.models.load import load_model, load_tokenizer
+from uncouple.evaluation.judges.kinds import ModelJudge
 from uncouple.models.prompts import leading_special_tokens
+from uncouple.options import File
 from uncouple.progress import say
+from uncouple.records.files import digest
 
 # As the published evaluator: a reply is cut here.
 REPLY_TOKENS = 32
@@ -18,6 +21,42 @@ WORDS = ("safe", "unsafe")
 SPELLINGS = ("safe", "Safe", "unsafe", "Unsafe")
 # What a judge may put before its verdict.
 LEADS = ("", " ", "\n", "\n\n")
+
+
+class Causal(ModelJudge):
+    """A language model that is asked."""
+
+    about: ClassVar = "is a language model that replies safe or unsafe"
+    inputs: ClassVar = {
+        "model": "a model folder",
+        "template": "a text file with {question} and {answer} in it, or a model card (.md) whose example has it "
+        "(default: the chat template of the model)",
+    }
+
+    kind: Literal["causal"] = Field("causal", description="What kind of judge it is.")
+    template: Literal["card"] | File | None = Field(
+        None,
+        description="For causal, a text file with {question} and {answer} in it, or card for the template in the "
+        "model's own card, as MD-Judge has it. The chat template of the judge's tokenizer, where it is left out.",
+        examples=["card"],
+    )
+
+    def files(self, places):
+        template = f"{places.model}/README.md" if self.template == "card" else self.template
+        return {"model": places.model} | ({"template": template} if template else {})
+
+    def identity(self, files):
+        from uncouple.models.folders import model_record
+
+        record, template = model_record(files["model"]), files.get("template")
+        prints = {key: record[key] for key in ("fingerprint", "tokenizer", "generation")}
+        return {"kind": self.kind, "model": prints, "template": digest(read_template(template)) if template else None}
+
+    def open(self, files, device):
+        self.check_given(files, "model")
+        return causal_judge(
+            files["model"], files.get("template"), dtype=self.dtype, device=device, batch_size=self.batch_size
+        )
 
 
 def causal_judge(folder, template, *, dtype, device, batch_size):
@@ -42,6 +81,9 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         UncoupleError: the template or the judge cannot be used, its files were changed since they were fetched,
             or (of the function) an answer is too long for it.
     """
+    from uncouple.models.folders import check_folder, model_record
+    from uncouple.models.load import load_model, load_tokenizer
+
     written = read_template(template) if template else None
     # That its files are those that were fetched, the card with its template among them.
     model_record(folder)
@@ -264,6 +306,8 @@ def judge_texts(model, tokenizer, encoded, pairs, category, batch_size):
         category: see `read_reply`.
         batch_size: texts judged at once.
     """
+    from uncouple.models.decoding import decode, stop_tokens
+
     stops = stop_tokens(model.generation_config, tokenizer)
     replies = [Reply(tokenizer, pairs, stops, category) for _ in encoded]
     shared = decode(model, encoded, replies, REPLY_TOKENS, batch_size, "answers", "judge")

@@ -1,205 +1,39 @@
-"""A judge of embeddings and words: an encoder reads question and answer, a logistic regression calls the answer."""
+"""The kind of judge that is trained: a classifier of embeddings and words. Its numbers are made in `classifier`."""
 
-from pathlib import Path
+from typing import ClassVar, Literal
 
-import numpy as np
+from pydantic import Field
 
-from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.replies import KINDS
-from uncouple.models.batching import batches_by_length
-from uncouple.models.devices import pick_device
-from uncouple.models.families import FAMILIES
-from uncouple.models.folders import check_folder, model_record
-from uncouple.models.load import load_tokenizer, read_weights
-from uncouple.progress import Progress
-from uncouple.records.files import digest, read_json, read_record
-from uncouple.records.formats import JUDGE
-
-# Where the encoder does not say how much of a text it was trained to read.
-MAX_TOKENS = 256
-# Words of an answer up to which it counts as short, and as shorter.
-SHORT = (15, 40, 80)
-# A word with its apostrophe, or a mark of how it is meant.
-WORD = r"(?u)\b\w[\w'\u2019]*\b|[?!]"
+from uncouple.evaluation.judges.kinds import ModelJudge
+from uncouple.records.files import file_sha256
 
 
-def embedding_judge(judge_path, encoder, *, device="cpu", batch_size=64):
-    """A judge that calls an answer unsafe where its p(unsafe) is the judge's threshold or more.
+class Embedding(ModelJudge):
+    """A logistic regression of what an encoder makes of question and answer, and of the answer's words."""
 
-    Args:
-        judge_path: what `train_judge` wrote.
-        encoder: the encoder folder that it was trained with.
-        device, batch_size: see `train_judge`.
+    about: ClassVar = (
+        "is a classifier of embeddings and words, trained on the dimensions' safe and unsafe samples, refusals and "
+        "compliances"
+    )
+    inputs: ClassVar = {
+        "model": "its encoder",
+        "classifier": "the file that `train-judge` made",
+    }
+    needs: ClassVar = ("safe", "unsafe")
+    is_encoder: ClassVar = True
+    is_trained: ClassVar = True
 
-    Returns:
-        function of (questions, answers) to a list of (verdict, p_unsafe). Its `kinds` says how the judge calls short
-        replies of each kind that it was not trained on, see `judge_training.train_judge`.
+    kind: Literal["embedding"] = Field("embedding", description="What kind of judge it is.")
 
-    Raises:
-        UncoupleError: no such file, another file, or another encoder.
-    """
-    judge, record = read_record(judge_path, JUDGE), encoder_record(encoder)
-    if judge["encoder"]["fingerprint"] != record["fingerprint"]:
-        raise UncoupleError(
-            f"{judge_path}: trained with another encoder ({_who(judge['encoder'])}) than {encoder} ({_who(record)}). "
-            "Train it again with this one, or give that one."
-        )
+    def files(self, places):
+        return {"model": places.model, "classifier": places.trained}
 
-    def call(questions, answers):
-        asked, said = read_pairs(questions, answers, encoder, device=device, batch_size=batch_size)
-        x = make_features(asked, said, answers, np.array(judge["centres"]))
-        found = predict(x, np.array(judge["coefficients"]), judge["intercept"])
-        return [("unsafe" if p >= judge["threshold"] else "safe", p) for p in found.tolist()]
+    def identity(self, files):
+        # The classifier says what encoder it was trained with.
+        return {"kind": self.kind, "classifier": file_sha256(files["classifier"])}
 
-    call.kinds = {kind: judge["kinds"][kind] for kind in KINDS if kind in judge["kinds"]}
-    return call
+    def open(self, files, device):
+        from uncouple.evaluation.judges.classifier import embedding_judge
 
-
-def read_pairs(questions, answers, folder, *, device="cpu", batch_size=64):
-    """What an encoder makes of questions and of their answers: (asked, said), each as `mean_states` gives it.
-
-    They are read apart: in one text a long question would leave little of the answer.
-    """
-    means = mean_states([*questions, *answers], folder, device=device, batch_size=batch_size)
-    return means[: len(questions)], means[len(questions) :]
-
-
-def make_features(asked, said, answers, centres):
-    """Features of answered questions.
-
-    Sentence embeddings know the topic. That an answer refuses is said by small words, of which they keep little: the
-    encoder's middle layers keep more, and so do the words themselves. How short an answer is tells which to listen to.
-
-    Args:
-        asked, said: see `read_pairs`.
-        answers: list of text.
-        centres: float (2, width), what is taken off the middle layers' means, in which all texts look alike.
-
-    Returns:
-        sparse float64 (n, d).
-    """
-    from scipy.sparse import csr_array, hstack
-
-    middle = [unit(said[:, place] - centre) for place, centre in enumerate(centres)]
-    lengths = np.array([len(answer.split()) for answer in answers])
-    parts = [unit(asked[:, -1]), unit(said[:, -1]), *middle, lengths[:, None] <= np.array(SHORT)]
-    parts = [csr_array(np.asarray(part, np.float64)) for part in parts]
-    return hstack([*parts, *(counter.transform(answers) for counter in _counters())]).tocsr()
-
-
-def _counters():
-    """Counts of words and of pieces of words, in as many columns as fit: a column is found by its hash, so that no
-    vocabulary need be kept."""
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    return [
-        HashingVectorizer(ngram_range=(1, 2), n_features=2**13, alternate_sign=False, token_pattern=WORD),
-        HashingVectorizer(analyzer="char_wb", ngram_range=(2, 5), n_features=2**14, alternate_sign=False),
-    ]
-
-
-def unit(vectors):
-    """Vectors (n, width) at length 1; one of length 0 stays."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def embed(texts, folder, *, device="cpu", batch_size=64):
-    """Sentence embeddings: the mean of the last layer's token vectors, at length 1.
-
-    Args:
-        texts: list of text. Of a longer one than the encoder reads, the beginning is embedded.
-        folder: an encoder folder.
-        device: see `devices.pick_device`.
-        batch_size: texts embedded at once.
-
-    Returns:
-        float32 (n, width): in the order given, not depending on what else is in the batch.
-
-    Source: Reimers and Gurevych 2019, section 3 (mean pooling).
-    """
-    return unit(mean_states(texts, folder, device=device, batch_size=batch_size)[:, -1])
-
-
-def mean_states(texts, folder, *, device="cpu", batch_size=64):
-    """Means of the token vectors of the two layers in the middle of an encoder and of its last one.
-
-    Args:
-        texts, folder, device, batch_size: see `embed`.
-
-    Returns:
-        float32 (n, 3, width).
-    """
-    import torch
-
-    record = encoder_record(folder)
-    tokenizer, _ = load_tokenizer(folder)
-    model = _load_encoder(folder, device)
-    half = model.config.num_hidden_layers // 2
-    layers = (half, half + 1, model.config.num_hidden_layers)
-    # A question comes once for each answer to it.
-    distinct = list(dict.fromkeys(texts))
-    # The tokenizer's own settings cut off and pad elsewhere; what is said in the call stands above them.
-    cut = {"truncation": True, "max_length": record["max_tokens"], "padding": False}
-    tokens = tokenizer(distinct, **cut)["input_ids"] if distinct else []
-    found = np.zeros((len(tokens), len(layers), model.config.hidden_size), np.float32)
-    with Progress(len(tokens), "texts", "embed") as progress, torch.inference_mode():
-        for batch in batches_by_length(tokens, batch_size):
-            width = max(len(tokens[i]) for i in batch)
-            # Padding is masked, so any token does.
-            ids = torch.tensor([tokens[i] + [0] * (width - len(tokens[i])) for i in batch], device=model.device)
-            mask = torch.tensor([[1] * len(tokens[i]) + [0] * (width - len(tokens[i])) for i in batch])
-            mask = mask.to(model.device)
-            states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-            share = (mask / mask.sum(1, keepdim=True).clamp(min=1)).unsqueeze(-1)
-            found[batch] = torch.stack([(states[layer] * share).sum(1) for layer in layers], 1).cpu().numpy()
-            progress.add(len(batch))
-    place = {text: i for i, text in enumerate(distinct)}
-    return found[[place[text] for text in texts]]
-
-
-def encoder_record(folder):
-    """Who an encoder is: `{name, fingerprint, max_tokens}`, the fingerprint being of all that an embedding hangs on.
-
-    Raises:
-        UncoupleError: not a whole model, one that writes text, or one that pools otherwise than by the mean.
-    """
-    folder, record, config = Path(folder), model_record(folder), check_folder(folder)
-    if config.get("model_type") in FAMILIES:
-        raise UncoupleError(
-            f"{folder}: a language model ({config['model_type']}), not an encoder. Give one such as all-MiniLM-L6-v2."
-        )
-    pooling = _read_settings(folder / "1_Pooling/config.json")
-    modes = {key for key, on in pooling.items() if key.startswith("pooling_mode_") and on}
-    if modes and modes != {"pooling_mode_mean_tokens"}:
-        raise UncoupleError(
-            f"{folder}/1_Pooling/config.json: this encoder pools by {', '.join(sorted(modes))}. "
-            "Give one that pools by the mean alone."
-        )
-    wanted = _read_settings(folder / "sentence_bert_config.json").get("max_seq_length") or MAX_TOKENS
-    max_tokens = min(wanted, config["max_position_embeddings"])
-    fingerprint = digest(record["fingerprint"], record["tokenizer"], max_tokens)
-    return {"name": record["name"], "fingerprint": fingerprint, "max_tokens": max_tokens}
-
-
-def _read_settings(path):
-    return read_json(path, "file of settings") if path.exists() else {}
-
-
-def _who(record):
-    return f"{record['name']}, fingerprint {record['fingerprint']}"
-
-
-def _load_encoder(folder, device):
-    import torch
-    from transformers import AutoModel
-
-    # The pooler is another way to make one vector of many, and is not used.
-    model = read_weights(AutoModel, folder, unused="pooler.", dtype=torch.float32)
-    return model.to(pick_device(device)).eval()
-
-
-def predict(x, coefficients, intercept):
-    """p(unsafe), float64 (n,), of features (n, width), sparse or not."""
-    from scipy.special import expit
-
-    return expit(x @ coefficients + intercept)
+        self.check_given(files, "model", "classifier")
+        return embedding_judge(files["classifier"], files["model"], device=device, batch_size=self.batch_size)

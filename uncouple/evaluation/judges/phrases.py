@@ -1,8 +1,33 @@
 """A judge without a model, which looks for words of refusal and caution, and how those are looked for."""
 
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.judges.kinds import JudgeKind
+from uncouple.records.files import digest
+
+
+class Phrases(JudgeKind):
+    """A judge that looks for a dimension's cautionary phrases."""
+
+    about: ClassVar = "looks for refusals and cautions in the answer and needs no model"
+    inputs: ClassVar = {"phrases": "a text file of phrases, one a line"}
+    needs: ClassVar = ("phrases",)
+
+    kind: Literal["phrases"] = Field("phrases", description="What kind of judge it is.")
+
+    def files(self, places):
+        return {"phrases": places.phrases}
+
+    def identity(self, files):
+        return {"kind": self.kind, "phrases": digest(*read_phrases(files["phrases"]))}
+
+    def open(self, files, device):
+        self.check_given(files, "phrases")
+        return phrase_judge(read_phrases(files["phrases"]))
 
 
 def phrase_judge(phrases):
@@ -26,8 +51,6 @@ def phrase_judge(phrases):
 
 def read_phrases(path):
     """Phrases of a text file, one a line; blank lines and lines that start with # do not count."""
-    if path is None:
-        raise UncoupleError("the judge `phrases` needs a file of phrases (--phrases).")
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.embedding import encoder_record, make_features, predict, read_pairs
+from uncouple.evaluation.judges.classifier import encoder_record, make_features, predict, read_pairs
 from uncouple.evaluation.judges.replies import KINDS
 from uncouple.evaluation.statistics import CONFIDENCE, rate
 from uncouple.progress import say

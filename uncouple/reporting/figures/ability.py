@@ -5,7 +5,7 @@ interval of its standard error) by variant. The dotted line marks the origin.
 from typing import TYPE_CHECKING
 
 from uncouple.reporting.rows import Rows, ordered
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

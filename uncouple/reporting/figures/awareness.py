@@ -12,7 +12,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from uncouple.reporting.rows import Judged, Rows
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,17 +7,13 @@ left out.
 from typing import TYPE_CHECKING
 
 from uncouple.reporting.rows import Rows
+from uncouple.selection.rules import RULES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TABLE = "coupling"
 NEEDS = ("coupling",)
-LABELS = {
-    "intersection": "in the tops of all dimensions",
-    "published": "what the published code selects",
-    "coupled": "coupled: those not in the general top",
-}
 
 
 def draw(rows: Rows) -> "Figure":
@@ -25,10 +21,11 @@ def draw(rows: Rows) -> "Figure":
     from uncouple.reporting.drawing import panels
 
     figure, (ax,) = panels()
-    for select, label in LABELS.items():
-        points = [(r["ratio"], r["n"]) for r in rows.rows if r["select"] == select and r["n"]]
+    # From the most weights to the fewest.
+    for rule in reversed([rule for rule in RULES.values() if rule.label]):
+        points = [(r["ratio"], r["n"]) for r in rows.rows if r["select"] == rule.name and r["n"]]
         if points:
-            ax.plot(*zip(*points, strict=True), marker="o", label=label)
+            ax.plot(*zip(*points, strict=True), marker="o", label=rule.label)
     ax.set(
         xscale="log",
         yscale="log",

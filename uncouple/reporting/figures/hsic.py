@@ -7,7 +7,7 @@ pairings of the same samples give.
 from typing import TYPE_CHECKING
 
 from uncouple.reporting.rows import Rows, ordered
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ words and may offend.
 from uncouple.errors import UncoupleError
 from uncouple.reporting.pages import Section
 from uncouple.reporting.rows import Sources
-from uncouple.terms import ORIGIN
+from uncouple.variants.kinds import ORIGIN
 
 TABLES = ("answers", "verdicts")
 NEEDS = ("awareness",)

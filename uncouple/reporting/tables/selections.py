@@ -4,6 +4,7 @@ the paper defines; of those that the published code selects, the number in brack
 
 from uncouple.reporting.pages import Section
 from uncouple.reporting.rows import Sources, ordered
+from uncouple.selection.rules import COUPLED, RULES
 
 TABLES = ("coupling",)
 NEEDS = ("coupling",)
@@ -14,10 +15,11 @@ def fill(sources: Sources) -> list[Section]:
     rows = sources.rows("coupling").rows
     rules = ordered(r["select"] for r in rows)
     counts = {(r["ratio"], r["select"]): r for r in rows}
-    lines = [["ratio", *(f"{rule} (of them coupled)" if rule == "published" else rule for rule in rules)]]
+    astray = {rule for rule in rules if rule in RULES and RULES[rule].goes_astray}
+    lines = [["ratio", *(f"{rule} (of them {COUPLED.name})" if rule in astray else rule for rule in rules)]]
     for ratio in ordered(r["ratio"] for r in rows):
         cells = [counts[ratio, rule] for rule in rules]
-        # Of the rules that leave the general top out and of `coupled` itself, the second number would say nothing.
-        shown = [f"{r['n']:,}" + (f" ({r['coupled']:,})" if r["select"] == "published" else "") for r in cells]
+        # Of other rules all weights are coupled, or all coupled weights are theirs: the second number says nothing.
+        shown = [f"{r['n']:,}" + (f" ({r['coupled']:,})" if r["select"] in astray else "") for r in cells]
         lines.append([f"{ratio:g}", *shown])
     return [Section(lines)]

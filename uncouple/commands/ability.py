@@ -1,0 +1,50 @@
+"""Measure accuracy on tasks of lm-evaluation-harness, from the Hub or from local files of their rows.
+
+example:
+  python -m uncouple ability boolq=boolq_validation.jsonl hellaswag --limit 100 --model base \\
+      --output ability.parquet
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from uncouple.commands import flags
+from uncouple.evaluation.options import HUB, Ability, Asking
+from uncouple.models.places import Placed
+from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags
+
+SUMMARY = "measure a variant's accuracy on common tasks"
+
+
+def task_and_file(text):
+    return flags.named_file(text) if "=" in text else (text, HUB)
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "tasks",
+        nargs="+",
+        type=task_and_file,
+        metavar="TASK[=FILE]",
+        help="a task of lm-evaluation-harness from the Hub, or from a local file of its rows",
+    )
+    flags.add_variant(parser)
+    add_options(parser, Ability, but=("tasks",))
+    add_options(parser, Asking, only=("dtype",))
+    add_options(parser, Placed)
+    flags.add_output(parser, "the metrics to write (.parquet)")
+
+
+def run(a: Namespace) -> None:
+    from uncouple.evaluation import ability
+
+    options = from_flags(Ability, a, tasks=dict(a.tasks))
+    ability.measure_ability(
+        a.model,
+        a.output,
+        tasks=options.files(),
+        limit=options.limit,
+        batch_size=options.batch_size,
+        dtype=a.dtype,
+        **flags.variant_of(a),
+    )

@@ -1,0 +1,43 @@
+"""Measure the HSIC between two dimensions' representations at every layer.
+
+example:
+  python -m uncouple hsic fairness.parquet privacy.parquet --model base --output hsic.parquet
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from uncouple.commands import flags
+from uncouple.evaluation.options import Asking, Pairing
+from uncouple.models.places import Running
+from uncouple.options import Count, from_flags, read_as
+from uncouple.options import add_flags as add_options
+from uncouple.scoring.options import Scoring
+
+SUMMARY = "measure how two dimensions' representations depend on each other"
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("samples", nargs=2, help="samples tables of two dimensions")
+    flags.add_variant(parser)
+    add_options(parser, Scoring, only=("prompt",))
+    add_options(parser, Pairing)
+    parser.add_argument("--batch-size", type=read_as(Count), default=8, help="samples at once (default: %(default)s)")
+    add_options(parser, Asking, only=("dtype",))
+    add_options(parser, Running)
+    flags.add_output(parser, "the metrics to write (.parquet)")
+
+
+def run(a: Namespace) -> None:
+    from uncouple.evaluation import hsic
+
+    hsic.measure_hsic(
+        a.model,
+        *a.samples,
+        a.output,
+        prompt=a.prompt,
+        permutations=from_flags(Pairing, a).permutations,
+        batch_size=a.batch_size,
+        dtype=a.dtype,
+        template_options=from_flags(Running, a).template_options,
+        **flags.variant_of(a),
+    )

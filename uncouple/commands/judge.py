@@ -1,0 +1,51 @@
+"""Call each answer safe or unsafe. An empty answer gets no verdict.
+
+examples:
+  python -m uncouple judge answers.parquet --phrases resources/phrases/fairness.txt --output verdicts.parquet
+  python -m uncouple judge answers.parquet --judge embedding --classifier fairness.json --model encoder \\
+      --output verdicts.parquet
+  python -m uncouple judge answers.parquet --judge causal --model MD-Judge-v0.1 \\
+      --template MD-Judge-v0.1/README.md --output verdicts.parquet
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from uncouple.commands import flags
+from uncouple.evaluation.judges.registry import JUDGES
+from uncouple.models.places import Place, Placed
+from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags, kinds_told
+
+SUMMARY = "call each answer safe or unsafe"
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    default = next(iter(JUDGES))
+    parser.add_argument("answers", help="an answers table")
+    parser.add_argument(
+        "--judge",
+        choices=JUDGES,
+        default=default,
+        help=f"{kinds_told(JUDGES.values()).rstrip('.')} (default: {default})",
+    )
+    parser.add_argument("--name", help="name for the record (default: the kind of judge)")
+    told = {}
+    for name, kind in JUDGES.items():
+        for flag, text in kind.inputs.items():
+            told.setdefault(flag, []).append(f"for {name}: {text}")
+    for flag, texts in told.items():
+        parser.add_argument(f"--{flag}", help="; ".join(texts))
+    added = {*told, *Place.model_fields}
+    for kind in JUDGES.values():
+        add_options(parser, kind, but=added)
+        added |= set(kind.model_fields)
+    add_options(parser, Placed)
+    flags.add_output(parser, "the verdicts to write (.parquet)")
+
+
+def run(a: Namespace) -> None:
+    from uncouple.evaluation.judges import judge
+
+    kind = JUDGES[a.judge]
+    files = {flag: getattr(a, flag) for flag in kind.inputs}
+    judge.judge_answers(a.answers, a.output, from_flags(kind, a), files, name=a.name, device=a.device)

@@ -1,0 +1,123 @@
+"""How variants are asked, judged and measured."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from uncouple.data.sources import Rows
+from uncouple.options import Count, Dtype, EachOnce, File, Section, Share, Whole
+
+# Of general ability, as lm-evaluation-harness calls them; the last two are our own.
+Task = Literal["hellaswag", "race", "mmlu", "gpqa_main_zeroshot", "openbookqa", "boolq", "ag_news", "imdb"]
+TASKS = get_args(Task)
+# Stands for a task as lm-evaluation-harness fetches it.
+HUB = "hub"
+
+
+class Asking(Section):
+    """Options of asking a variant."""
+
+    prompt: Literal["auto", "chat", "bare"] = Field(
+        "auto",
+        description="How a question is put. chat is the model's own template, bare the text alone, as published. auto "
+        "is chat where the model has a template, else bare.",
+    )
+    max_new_tokens: Count = Field(64, description="Where an answer is cut off, in tokens.")
+    batch_size: Count = Field(
+        64,
+        description="Questions answered at once, 2 or more where there is a noise variant. In float32 the answers do "
+        "not depend on it.",
+    )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="What generates the answers, transformers or vllm, which must be installed and is faster on a GPU.",
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="Precision of the model while answering. auto is the checkpoint's own on a GPU and float32 on a "
+        "CPU.",
+    )
+
+    @property
+    def can_batch_otherwise(self) -> bool:
+        """Whether there are other batches to ask in; vLLM makes its own, whatever the batch size."""
+        return self.engine != "transformers" or self.batch_size > 1
+
+
+class Pairing(Section):
+    """Options of HSIC between two tables of samples."""
+
+    permutations: Count = Field(1000, description="Of the permutation test.")
+
+
+class Hsic(Pairing):
+    """HSIC in an experiment."""
+
+    n: Whole = Field(64, description="Samples of each dimension; 0 measures nothing.")
+    seed: Whole = Field(0, description="Seed of the samples' draw.")
+
+
+class Perplexity(Rows):
+    """Options of perplexity, the text among them."""
+
+    path: File | None = Field(None, description="A text file.", examples=["wiki.test.raw"])
+    hub: str | None = Field(
+        None,
+        description="A data set id on the Hugging Face Hub with a column text, in place of a path.",
+        examples=["Salesforce/wikitext"],
+    )
+    name: str | None = Field(
+        None, description="Configuration of the Hub data set, where it has several.", examples=["wikitext-2-raw-v1"]
+    )
+    split: str | None = Field(None, description="Split of the Hub data set.", examples=["test"])
+    window: Annotated[int, Field(ge=2)] | Literal["max"] = Field(
+        2048, description="Tokens of a window; max is the most that the model takes, as published."
+    )
+    windows: Whole = Field(0, description="The most windows; 0 takes all.")
+
+
+class Ability(Section):
+    """Options of general ability, the tasks among them."""
+
+    tasks: Annotated[dict[Task, Literal["hub"] | File], Field(min_length=1)] = Field(
+        description="The tasks by name, each with a local file of its rows, or hub for the task as "
+        "lm-evaluation-harness fetches it.",
+        examples=[{"hellaswag": "hub", "boolq": "boolq_validation.jsonl"}],
+    )
+    limit: Whole = Field(0, description="The most rows of a task; 0 takes all.")
+    batch_size: Count = Field(8, description="Requests at once.")
+
+    def files(self) -> dict[str, str | None]:
+        """The local file of each task, None for the Hub's rows."""
+        return {task: None if place == HUB else place for task, place in self.tasks.items()}
+
+
+class Evaluation(Asking):
+    """The evaluation of an experiment."""
+
+    questions: Whole = Field(0, description="How many questions of each dimension are drawn; 0 takes all.")
+    seed: Whole = Field(0, description="Seed of the questions' draw.")
+    variants_per_job: Whole = Field(
+        0,
+        description="How many variants of a model one job asks or measures; each job loads the model once. 0 takes all "
+        "of them at once.",
+    )
+    judges: Annotated[list[str], Field(min_length=1), EachOnce()] | None = Field(
+        None,
+        description="The judges that give verdicts, the first being the one to look at. All of them, where it is left "
+        "out.",
+    )
+    min_judged: Share = Field(
+        0.5,
+        description="A judge that gives fewer verdicts than this share of the answers that are not empty is refused.",
+    )
+    hsic: Hsic = Field(
+        Hsic(), description="How far the dimensions' representations depend on each other, layer by layer."
+    )
+    perplexity: Perplexity | None = Field(
+        None, description="Perplexity per token on a text. Nothing is measured where this is left out."
+    )
+    ability: Ability | None = Field(
+        None,
+        description="Accuracy on tasks of lm-evaluation-harness. Nothing is measured where this is left out.",
+    )

@@ -1,0 +1,196 @@
+"""A whole experiment: its sections, put together out of the rooms that read them, and how they go together."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, get_args
+
+from pydantic import Field
+
+from uncouple.data.sources import Label, Source
+from uncouple.evaluation.judges.registry import Judge
+from uncouple.evaluation.options import Evaluation
+from uncouple.models.places import Model
+from uncouple.options import File, Section, by_kind
+from uncouple.reporting.options import Figures
+from uncouple.scoring.options import ShardedScoring
+from uncouple.selection.options import Suppress
+from uncouple.variants.kinds import Noise, Origin, VariantKind
+
+# A new kind is one file, and its line here.
+Variant = Origin | Suppress | Noise
+VARIANTS: dict[str, type[VariantKind]] = by_kind(get_args(Variant))
+
+# The reserved name of the general-ability set.
+GENERAL = "general"
+ModelName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+DimensionName = Annotated[str, Field(pattern="^(?!general$)[a-z][a-z0-9_]*$")]
+VariantName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9._+-]*$")]
+JudgeName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
+Folder = Annotated[str, Field(pattern="^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$")]
+Variants = Annotated[dict[VariantName, Annotated[Variant, Field(discriminator="kind")]], Field(min_length=1)]
+Judges = Annotated[dict[JudgeName, Annotated[Judge, Field(discriminator="kind")]], Field(min_length=1)]
+
+
+class Test(Section):
+    """Labelled samples of other origin."""
+
+    label: Label = Field(description="Of all rows of the source.")
+    source: Source = Field(description="Where the rows are.")
+
+
+class Dimension(Section):
+    """A concern."""
+
+    # What two sets of replies are of no use without the other, and the label of each.
+    replies: ClassVar[dict[str, Label]] = {"refusals": "safe", "compliances": "unsafe"}
+
+    safe: Source | None = Field(None, description="Raw samples whose response is as it should be.")
+    unsafe: Source | None = Field(None, description="Raw samples whose response is not as it should be.")
+    refusals: Source | None = Field(
+        None,
+        description="Raw samples whose response is a short refusal or caution. Of these and the compliances half train "
+        "a judge of the kind embedding, beside the safe and unsafe samples, and the other half tests it.",
+    )
+    compliances: Source | None = Field(
+        None, description="Raw samples whose response is short and goes along with a harmful request."
+    )
+    questions: Source = Field(description="Raw questions for evaluation.")
+    test: Annotated[list[Test], Field(min_length=1)] | None = Field(
+        None,
+        description="Labelled samples of other origin, a list of sources with a label each, that a trained judge is "
+        "tested on and never trained on.",
+        examples=[[{"label": "unsafe", "source": {"path": "labelled.csv", "where": {"harmful": 1}}}]],
+    )
+    phrases: File | None = Field(
+        None,
+        description="Cautionary phrases, one a line; counted in the answers, and taken for a safe answer by a judge of "
+        "the kind phrases.",
+        examples=["resources/phrases/fairness.txt"],
+    )
+
+
+class Experiment(Section):
+    """An experiment of Uncouple.
+
+    config.yaml holds every key with its default; a file of experiments/ is laid over it, and `null` takes a key away.
+    """
+
+    results: Folder = Field(
+        "results",
+        description="The folder that everything is made in. Give each experiment its own, and none undoes another's "
+        "work.",
+    )
+    store: Folder | None = Field(
+        None,
+        description="The folder that expensive results are kept in by what they are made of, so that no experiment "
+        "makes them twice. It may be shared, and deleted at any time. A folder of results, where it is left out.",
+        examples=["/data/uncouple-store"],
+    )
+    models: Annotated[dict[ModelName, Model], Field(min_length=1)] = Field(
+        description="The base models, by the name that paths and figures use. Each says where it comes from (a wheel, "
+        "a local folder or the Hub) and how many decoder layers it has."
+    )
+    dimensions: Annotated[dict[DimensionName, Dimension], Field(min_length=1)] = Field(
+        description="The concerns, by name, two or more. Each has raw samples by label, and questions."
+    )
+    general: Source = Field(description="Raw samples of ordinary tasks. Weights in the top of this set are left alone.")
+    scoring: ShardedScoring = Field(ShardedScoring(), description="How weights are scored. An edit here scores anew.")
+    variants: Variants = Field(
+        description="The models derived from each base, by name, in the order of the figures. A list instead of a "
+        "value makes a variant of each of its entries (a sweep)."
+    )
+    judges: Judges = Field(
+        description="What can give verdicts, by name. evaluation.judges says which of them do.",
+        examples=[
+            "md-judge: {kind: causal, hub: OpenSafetyLab/MD-Judge-v0.1, revision: ..., template: card}",
+            "llama-guard: {kind: causal, hub: meta-llama/Llama-Guard-3-8B, revision: ...}",
+        ],
+    )
+    evaluation: Evaluation = Field(
+        Evaluation(), description="How the variants are asked and judged. An edit here asks or judges anew."
+    )
+    figures: Figures = Field(
+        Figures(),
+        description="What is drawn. An edit here, or of the style file, draws the figures anew and scores and asks "
+        "nothing.",
+    )
+
+    @property
+    def masked(self) -> list[str]:
+        """Variants that have a mask."""
+        return [name for name, variant in self.variants.items() if variant.has_mask]
+
+    @property
+    def noises(self) -> list[str]:
+        """Variants that are the origin once more, in other batches."""
+        return [name for name, variant in self.variants.items() if variant.is_noise]
+
+    @property
+    def judging(self) -> list[str]:
+        """The judges that give verdicts."""
+        return self.evaluation.judges or list(self.judges)
+
+    @property
+    def trained(self) -> list[str]:
+        """Those of them that are trained."""
+        return [name for name in self.judging if self.judges[name].is_trained]
+
+    @property
+    def counted(self) -> list[str]:
+        """Dimensions whose cautionary phrases are counted."""
+        return [name for name, dimension in self.dimensions.items() if dimension.phrases]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Pairs of dimensions that HSIC is measured between."""
+        return list(itertools.combinations(self.dimensions, 2)) if self.evaluation.hsic.n else []
+
+    @property
+    def measured(self) -> list[str]:
+        """What figures and tables can show; see `reporting.parts.is_wanted`."""
+        found = {
+            "awareness": True,
+            "agreement": len(self.judging) > 1,
+            "language": self.counted,
+            "perplexity": self.evaluation.perplexity,
+            "ability": self.evaluation.ability,
+            "hsic": self.pairs,
+            "placement": self.masked,
+            "coupling": self.masked,
+            "judges": self.trained,
+        }
+        return [name for name, there in found.items() if there]
+
+    def coupled_by(self, variant: str) -> list[str]:
+        """The dimensions that a variant couples."""
+        return self.variants[variant].dimensions or list(self.dimensions)
+
+    def faults(self) -> Iterator[str]:
+        """What a section cannot say alone: keys that go together, values that other keys bound."""
+        keep = self.scoring.keep
+        for name, dimension in self.dimensions.items():
+            given = [key for key in Dimension.replies if getattr(dimension, key)]
+            if len(given) == 1:
+                (missing,) = set(Dimension.replies) - set(given)
+                yield f"dimensions.{name}.{missing}: missing, and {given[0]} are of no use without"
+        for ratio in self.figures.ratios:
+            if ratio > keep:
+                yield f"figures.ratios: {ratio:g} is above scoring.keep, {keep:g}"
+        for name in self.judging:
+            yield from self._judge_faults(name)
+        for name, dimension in self.dimensions.items():
+            if self.pairs and not dimension.safe:
+                yield (
+                    f"dimensions.{name}.safe: missing, and HSIC needs it; set evaluation.hsic.n to 0 to measure none"
+                )
+        for name, variant in self.variants.items():
+            yield from variant.faults(f"variants.{name}", name, self)
+
+    def _judge_faults(self, name: str) -> Iterator[str]:
+        if name not in self.judges:
+            yield f"evaluation.judges: {name!r} is not among judges ({', '.join(self.judges)})"
+            return
+        for dimension, values in self.dimensions.items():
+            for key in self.judges[name].needs:
+                if not getattr(values, key):
+                    yield f"dimensions.{dimension}.{key}: missing, and the judge {name} needs it"

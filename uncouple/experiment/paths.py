@@ -1,0 +1,230 @@
+"""What lies where in the results folder of an experiment.
+
+Each path's parts have wildcards of Snakemake as defaults: without arguments a path is the pattern of a rule.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from uncouple.experiment.options import GENERAL, Experiment
+from uncouple.models.fingerprints import RECORD_NAME
+
+
+@dataclass(frozen=True)
+class JudgePlaces:
+    """Where the files of a judge lie; see `judges.kinds.Places`."""
+
+    phrases: str | None
+    model: str
+    trained: str
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of an experiment.
+
+    Attributes:
+        experiment: its files are paths as the working directory sees them.
+    """
+
+    experiment: Experiment
+
+    def under(self, path: str) -> str:
+        """A path in the results folder."""
+        return f"{self.experiment.results}/{path}"
+
+    def log(self, path: str) -> str:
+        """The log of the step that makes a file."""
+        return self._beside(path, "logs", ".log")
+
+    def benchmark(self, path: str) -> str:
+        """How long that step took, and what memory."""
+        return self._beside(path, "benchmarks", ".tsv")
+
+    def _beside(self, path: str, folder: str, suffix: str) -> str:
+        made = path.removeprefix(f"{self.experiment.results}/")
+        if made.endswith(f"/{RECORD_NAME}"):
+            made = made.removesuffix(f"/{RECORD_NAME}")
+        else:
+            made = made.removesuffix(PurePosixPath(made).suffix)
+        return self.under(f"{folder}/{made}{suffix}")
+
+    # Models and judges
+
+    def model(self, model: str = "{model}") -> str:
+        return self.under(f"models/{model}/{RECORD_NAME}")
+
+    def judge_model(self, judge: str = "{judge}") -> str:
+        return self.under(f"judges/{judge}/model/{RECORD_NAME}")
+
+    def trained_judge(self, judge: str = "{judge}", dimension: str = "{dimension}") -> str:
+        return self.under(f"judges/{judge}/{dimension}.json")
+
+    def trained_judges(self, judge: str) -> list[str]:
+        """What a trained judge is in each dimension."""
+        return [self.trained_judge(judge, dimension) for dimension in self.experiment.dimensions]
+
+    def judge_files(self, judge: str, dimension: str) -> dict[str, str]:
+        """What a judge reads besides the answers, by the flag that names it."""
+        folder = self.judge_model(judge).removesuffix(f"/{RECORD_NAME}")
+        places = JudgePlaces(
+            self.experiment.dimensions[dimension].phrases, folder, self.trained_judge(judge, dimension)
+        )
+        return self.experiment.judges[judge].files(places)
+
+    def records(self) -> list[str]:
+        """The records of all folders that hold a model: bases, judges and checkpoints."""
+        judges = [name for name in self.experiment.judging if self.experiment.judges[name].runs_model]
+        return [*map(self.model, self.experiment.models), *map(self.judge_model, judges), *self.checkpoints()]
+
+    # Samples and questions
+
+    def samples(
+        self, dimension: str = "{dimension}", label: str = "{label}", n: str | int = "{n}", seed: str | int = "{seed}"
+    ) -> str:
+        """Samples that are drawn."""
+        return self.sample_set(f"{dimension}-{label}-n{n}-seed{seed}")
+
+    def sample_set(self, name: str = "{sample_set}") -> str:
+        return self.under(f"samples/{name}.parquet")
+
+    def all_samples(self, dimension: str = "{dimension}", label: str = "{label}") -> str:
+        """All samples of a label, or all replies of a kind."""
+        return self.sample_set(f"{dimension}-{label}-all")
+
+    def test_samples(self, dimension: str = "{dimension}", test: str | int = "{test}") -> str:
+        return self.under(f"samples/tests/{dimension}-{test}.parquet")
+
+    def questions(self, dimension: str = "{dimension}") -> str:
+        return self.under(f"samples/questions/{dimension}.parquet")
+
+    def replies(self) -> list[str]:
+        """Short replies that trained judges learn of; those of one dimension help the judges of others."""
+        return [
+            self.all_samples(name, key)
+            for name, dimension in sorted(self.experiment.dimensions.items())
+            for key in ("refusals", "compliances")
+            if getattr(dimension, key)
+        ]
+
+    def tests(self, dimension: str) -> list[str]:
+        """What the judges of a dimension are tested on, and never trained on."""
+        tests = self.experiment.dimensions[dimension].test or []
+        return [self.test_samples(dimension, number) for number in range(len(tests))]
+
+    def hsic_samples(self, *dimensions: str) -> list[str]:
+        hsic = self.experiment.evaluation.hsic
+        return [self.samples(dimension, "safe", hsic.n, hsic.seed) for dimension in dimensions]
+
+    # Scores, masks and checkpoints
+
+    def scores(
+        self,
+        model: str = "{model}",
+        sample_set: str = "{sample_set}",
+        first: str = "{first}",
+        last: str = "{last}",
+    ) -> str:
+        return self.under(f"scores/{model}/{sample_set}/layers-{first}-{last}.parquet")
+
+    def shards(self, model: str, variant: str) -> list[str]:
+        """All score shards that a variant of a model is selected from."""
+        experiment, wanted = self.experiment, self.experiment.variants[variant]
+        sets = [f"{dimension}-{wanted.label}" for dimension in experiment.coupled_by(variant)] + [f"{GENERAL}-safe"]
+        return [
+            self.scores(model, f"{name}-n{wanted.n}-seed{wanted.seed}", f"{first:03d}", f"{last:03d}")
+            for name in sets
+            for first, last in experiment.scoring.layer_ranges(experiment.models[model].layers)
+        ]
+
+    def mask(self, model: str = "{model}", variant: str = "{variant}") -> str:
+        return self.under(f"masks/{model}/{variant}.parquet")
+
+    def masks(self, model: str) -> list[str]:
+        return [self.mask(model, variant) for variant in self.experiment.masked]
+
+    def checkpoint(self, model: str = "{model}", variant: str = "{variant}") -> str:
+        return self.under(f"checkpoints/{model}/{variant}/{RECORD_NAME}")
+
+    def checkpoints(self) -> list[str]:
+        """The checkpoints of those variants that ask for one."""
+        return [
+            self.checkpoint(model, name)
+            for model in self.experiment.models
+            for name, variant in self.experiment.variants.items()
+            if variant.has_checkpoint
+        ]
+
+    # Answers, verdicts and metrics
+
+    def answers(self, model: str = "{model}", variant: str = "{variant}", dimension: str = "{dimension}") -> str:
+        return self.under(f"answers/{model}/{variant}/{dimension}.parquet")
+
+    def all_answers(self, model: str, dimensions: list[str] | None = None) -> list[str]:
+        """Every variant's answers to the questions of all dimensions, or of some."""
+        wanted = list(self.experiment.dimensions) if dimensions is None else dimensions
+        return [self.answers(model, variant, dimension) for variant in self.experiment.variants for dimension in wanted]
+
+    def verdicts(
+        self,
+        model: str = "{model}",
+        variant: str = "{variant}",
+        dimension: str = "{dimension}",
+        judge: str = "{judge}",
+    ) -> str:
+        return self.under(f"verdicts/{model}/{variant}/{dimension}.{judge}.parquet")
+
+    def all_verdicts(self, model: str) -> list[str]:
+        experiment = self.experiment
+        return [
+            self.verdicts(model, variant, dimension, judge)
+            for variant in experiment.variants
+            for dimension in experiment.dimensions
+            for judge in experiment.judging
+        ]
+
+    def metrics(self, part: str, model: str = "{model}") -> str:
+        """A tidy table: `metrics` of all, a part of it such as `perplexity/spin`, or a sister with other columns."""
+        return self.under(f"metrics/{model}/{part}.parquet")
+
+    def metrics_parts(self, model: str) -> list[str]:
+        """The parts of the one metrics table."""
+        experiment = self.experiment
+        parts = ["awareness", *(["language"] if experiment.counted else [])]
+        for name, variant in experiment.variants.items():
+            if not variant.is_noise:
+                measured = [key for key in ("perplexity", "ability") if getattr(experiment.evaluation, key)]
+                parts += [f"{key}/{name}" for key in measured]
+                parts += [f"hsic/{name}/{one}-{other}" for one, other in experiment.pairs]
+        return [self.metrics(part, model) for part in parts]
+
+    # Figures and tables
+
+    def figure(self, model: str = "{model}", figure: str = "{figure}", suffix: str = "png") -> str:
+        return self.under(f"figures/{model}/{figure}.{suffix}")
+
+    def judge_figure(self, judge: str = "{judge}", suffix: str = "png") -> str:
+        return self.figure("judges", judge, suffix)
+
+    def table(self, model: str = "{model}", table: str = "{table}", suffix: str = "md") -> str:
+        return self.under(f"tables/{model}/{table}.{suffix}")
+
+    def shown(self, kinds: Iterable[str], model: str) -> list[str]:
+        """The files of some kinds that figures and tables of a model are made from, if the experiment has them."""
+        masked = self.experiment.masked
+        found = {
+            "metrics": [self.metrics("metrics", model)],
+            "placement": [self.metrics("placement", model)] if masked else [],
+            "coupling": [self.metrics("coupling", model)] if masked else [],
+            "answers": self.all_answers(model),
+            "verdicts": self.all_verdicts(model),
+        }
+        return [path for kind, paths in found.items() if kind in kinds for path in paths]
+
+    def figures(self, figures: Iterable[str], tables: Iterable[str]) -> list[str]:
+        """Every figure and table of the experiment, of those of a model these."""
+        made = [self.judge_figure(judge) for judge in self.experiment.trained]
+        for model in self.experiment.models:
+            made += [self.figure(model, name) for name in figures] + [self.table(model, name) for name in tables]
+        return made
