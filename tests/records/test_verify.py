@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from conftest import ROOT, TEXTS
 
-from uncouple.commands.cli import main
+from uncouple.commands import main
 from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.evaluation.awareness import measure_awareness
