@@ -33,7 +33,7 @@ from uncouple.variants.checkpoints import apply_mask, restore_base
 SCORING = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 300}
 SELECTION = {"select": "intersection", "ratio": 0.01, "general_ratio": 0.01, "seed": 0}
 RUN = {"dtype": "float32", "device": "cpu"}
-ASKING = {"mask": None, "variant": "origin", "prompt": "chat", "max_new_tokens": 4, "batch_size": 8} | RUN
+ASKING = {"prompt": "chat", "max_new_tokens": 4, "batch_size": 8} | RUN
 DIMENSIONS = ["fairness", "privacy"]
 
 
@@ -54,9 +54,9 @@ def run(tmp_path_factory, model_folder, encoder):
     make_mask(base, shards, folder / "m.mask", dimensions=DIMENSIONS, module="mlp", variant="v", **SELECTION)
     apply_mask(base, folder / "m.mask", folder / "checkpoint")
     make_questions(source, "privacy", None, 0, folder / "q.questions")
-    answer_questions(base, folder / "q.questions", folder / "a.answers", **ASKING)
+    answer_questions(base, [folder / "q.questions"], folder / "a.answers", **ASKING)
     phrases = ROOT / "resources/phrases/privacy.txt"
-    judge_answers(folder / "a.answers", folder / "v.verdicts", judge="phrases", phrases=phrases)
+    judge_answers([folder / "a.answers"], folder / "v.verdicts", judge="phrases", phrases=phrases)
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
     count_selected(base, shards, folder / "c.coupling", dimensions=DIMENSIONS, module="mlp", ratios=[0.01, 0.05])

@@ -22,6 +22,7 @@ VERBS = {
     "ability": "measure a variant's accuracy on common tasks",
     "represent": "measure how two dimensions' representations depend on each other",
     "measure": "count verdicts and weights into tidy tables",
+    "store": "list, check or prune the store of results",
     "figures": "draw figures and tables from tidy tables",
 }
 
@@ -120,12 +121,13 @@ def run_score(a):
     example:
       python -m uncouple score fairness.parquet --model base --output fairness-scores.parquet
     """
-    from uncouple.scoring import score as scoring
+    from uncouple.scoring import stored
 
-    scoring.score_layers(
+    stored.score_once(
         a.model,
         a.samples,
         a.output,
+        store=_store(a),
         first=a.layers[0],
         last=a.layers[1],
         module=a.module,
@@ -206,10 +208,13 @@ def run_restore(a):
 
 
 def run_ask(a):
-    """Let a model answer questions, greedily; with --mask, under the mask, without a checkpoint.
+    """Let variants of a model answer questions, greedily: the model as it is or under a mask, without a checkpoint.
+    The model is loaded once for all of them, and each answers all sets of questions.
 
-    example:
+    examples:
       python -m uncouple ask questions.parquet --model base --mask mask.parquet --output answers.parquet
+      python -m uncouple ask fairness.parquet privacy.parquet --model base --variant origin --noise noise \\
+          --variant spin=mask.parquet --output "answers/{variant}/{dimension}.parquet"
     """
     from uncouple.evaluation import answers
 
@@ -218,16 +223,17 @@ def run_ask(a):
         a.questions,
         a.output,
         **_variant_options(a),
+        noises=a.noise,
+        batch_size=a.batch_size,
         prompt=a.prompt,
         template_options=dict(a.template_option),
         max_new_tokens=a.max_new_tokens,
         engine=a.engine,
-        noise=a.noise,
     )
 
 
 def run_train(a):
-    """Train a judge of one dimension: a logistic regression of the embeddings and words of labelled answers.
+    """Train a judge of each dimension: a logistic regression of the embeddings and words of labelled answers.
 
     How good it is, on answers to questions that it was not trained on, is in the file that it writes.
 
@@ -237,11 +243,11 @@ def run_train(a):
     """
     from uncouple.evaluation.judges import training as judge_training
 
-    judge_training.train_judge(a.samples, a.encoder, a.output, replies=a.replies, test=a.test, device=a.device)
+    judge_training.train_judges(a.samples, a.encoder, a.output, replies=a.replies, test=a.test, device=a.device)
 
 
 def run_judge(a):
-    """Call each answer safe or unsafe. An empty answer gets no verdict.
+    """Call each answer safe or unsafe. An empty answer gets no verdict. The judge is loaded once for all tables.
 
     examples:
       python -m uncouple judge answers.parquet --phrases resources/phrases/fairness.txt --output verdicts.parquet
@@ -255,6 +261,7 @@ def run_judge(a):
     judges.judge_answers(
         a.answers,
         a.output,
+        store=_store(a),
         judge=a.judge,
         name=a.name,
         phrases=a.phrases,
@@ -281,6 +288,7 @@ def run_perplexity(a):
         a.output,
         source=Source(a.path, a.hub, a.revision, a.name, a.split),
         **_variant_options(a),
+        batch_size=a.batch_size,
         window=a.window,
         windows=a.windows,
     )
@@ -299,6 +307,7 @@ def run_ability(a):
         a.model,
         a.output,
         **_variant_options(a),
+        batch_size=a.batch_size,
         tasks=dict(a.tasks),
         limit=a.limit,
     )
@@ -375,7 +384,37 @@ def run_figures(a):
         getattr(figures, f"draw_{a.what}")(a.table, a.output, style=a.style, model=a.model)
 
 
+def run_store(a):
+    """List what a store holds, read all of it to find what is broken, or remove what was not used for long.
+
+    examples:
+      python -m uncouple store list --store results/store
+      python -m uncouple store prune --store results/store --days 30 --size 20GB
+    """
+    from uncouple.records import store
+
+    if a.what == "list":
+        print("\n".join(store.describe_store(a.store)))
+    elif a.what == "verify":
+        print(f"{store.verify_store(a.store)} entries, each as it was written")
+    else:
+        count, freed = store.prune_store(a.store, a.days, a.size)
+        print(f"{count} entries removed, {freed / 1e6:,.1f} MB")
+
+
+def _store(a):
+    from uncouple.records.store import Store
+
+    return Store(a.store)
+
+
 def _variant_options(a):
-    """What every verb says that loads a variant."""
-    name = a.variant or ("suppressed" if a.mask else "origin")
-    return {"mask": a.mask, "variant": name, "dtype": a.dtype, "device": a.device, "batch_size": a.batch_size}
+    """What every verb says that measures variants."""
+    variants = a.variant
+    if a.mask:
+        if len(variants) > 1 or any(mask for _, mask in variants):
+            raise UncoupleError("--mask is of one variant. Of several, give each its own (--variant NAME=MASK).")
+        variants = [(variants[0][0] if variants else "suppressed", a.mask)]
+    elif not variants and not getattr(a, "noise", None):
+        variants = [("origin", None)]
+    return {"variants": variants, "dtype": a.dtype, "device": a.device, "store": _store(a)}

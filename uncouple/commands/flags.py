@@ -14,6 +14,8 @@ from uncouple.terms import (
     TABLES,
 )
 
+# After what is written, where there can be several.
+SEVERAL = "; with {} in its name where there are several"
 # What runs a base model takes all GPUs for it, where it is larger than one.
 SPREAD = "; all spreads the layers over all GPUs"
 
@@ -80,6 +82,7 @@ def add_score(sub):
     )
     _add_batch_tokens(sub)
     _add_compute(sub, SPREAD)
+    _add_store(sub)
     _add_output(sub, "the score shard to write (.parquet)")
 
 
@@ -132,7 +135,7 @@ def add_restore(sub):
 
 
 def add_ask(sub):
-    sub.add_argument("questions", help="a questions table")
+    sub.add_argument("questions", nargs="+", help="questions tables")
     _add_variant(sub)
     sub.add_argument(
         "--prompt",
@@ -147,8 +150,10 @@ def add_ask(sub):
     sub.add_argument("--batch-size", type=count, default=64, help="questions answered at once (default: %(default)s)")
     sub.add_argument(
         "--noise",
-        action="store_true",
-        help="ask in other batches than without it, to see what arithmetic alone changes",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a variant of this name: the model as it is, asked in other batches, to see what arithmetic alone changes",
     )
     sub.add_argument(
         "--engine",
@@ -157,11 +162,11 @@ def add_ask(sub):
         help="what generates; vllm must be installed, and takes the GPU that it finds (default: %(default)s)",
     )
     _add_compute(sub, SPREAD)
-    _add_output(sub, "the answers to write (.parquet)")
+    _add_output(sub, "the answers to write (.parquet)" + SEVERAL.format("{variant} and {dimension}"))
 
 
 def add_judge(sub):
-    sub.add_argument("answers", help="an answers table")
+    sub.add_argument("answers", nargs="+", help="answers tables; of one dimension where the judge is of one")
     sub.add_argument(
         "--judge",
         choices=JUDGES,
@@ -180,11 +185,12 @@ def add_judge(sub):
     )
     sub.add_argument("--batch-size", type=count, default=16, help="answers judged at once (default: %(default)s)")
     _add_compute(sub)
-    _add_output(sub, "the verdicts to write (.parquet)")
+    _add_store(sub)
+    _add_output(sub, "the verdicts to write (.parquet)" + SEVERAL.format("{variant} and {dimension}"))
 
 
 def add_train(sub):
-    sub.add_argument("samples", nargs="+", help="samples tables of one dimension, both labels")
+    sub.add_argument("samples", nargs="+", help="samples tables, both labels of each dimension")
     sub.add_argument("--encoder", required=True, help="an encoder folder (fetch --encoder)")
     sub.add_argument(
         "--replies",
@@ -195,7 +201,7 @@ def add_train(sub):
     )
     sub.add_argument("--test", nargs="+", default=[], help="samples tables of other origin, to test the judge on")
     _add_device(sub)
-    _add_output(sub, "the classifier to write (.json)")
+    _add_output(sub, "the classifier to write (.json)" + SEVERAL.format("{dimension}"))
 
 
 def add_perplexity(sub):
@@ -210,7 +216,7 @@ def add_perplexity(sub):
     sub.add_argument("--windows", type=int, default=0, help="the most windows; 0 takes all (default: %(default)s)")
     sub.add_argument("--batch-size", type=count, default=1, help="windows at once (default: %(default)s)")
     _add_compute(sub, SPREAD)
-    _add_output(sub, "the metrics to write (.parquet)")
+    _add_output(sub, "the metrics to write (.parquet)" + SEVERAL.format("{variant}"))
 
 
 def add_ability(sub):
@@ -225,7 +231,7 @@ def add_ability(sub):
     sub.add_argument("--limit", type=int, default=0, help="the most rows of a task; 0 takes all (default: %(default)s)")
     sub.add_argument("--batch-size", type=count, default=8, help="requests at once (default: %(default)s)")
     _add_compute(sub, SPREAD)
-    _add_output(sub, "the metrics to write (.parquet)")
+    _add_output(sub, "the metrics to write (.parquet)" + SEVERAL.format("{variant}"))
 
 
 def add_represent(sub):
@@ -234,9 +240,8 @@ def add_represent(sub):
     sub.add_argument("--prompt", choices=PROMPTS, default="auto", help="as for score (default: %(default)s)")
     _add_template_option(sub)
     sub.add_argument("--permutations", type=count, default=1000, help="of the permutation test (default: %(default)s)")
-    sub.add_argument("--batch-size", type=count, default=8, help="samples at once (default: %(default)s)")
     _add_compute(sub, SPREAD)
-    _add_output(sub, "the metrics to write (.parquet)")
+    _add_output(sub, "the metrics to write (.parquet)" + SEVERAL.format("{variant}"))
 
 
 def add_measure(sub):
@@ -266,6 +271,17 @@ def add_measure(sub):
     coupling.add_argument("--ratios", nargs="+", type=share, required=True, help="ratios to count at")
     for sub in (awareness, language, collect, placement, coupling):
         _add_output(sub, "the table to write (.parquet)")
+
+
+def add_store(sub):
+    what = sub.add_subparsers(dest="what", required=True, metavar="WHAT")
+    listing = what.add_parser("list", help="each entry, and the sum of their sizes")
+    verify = what.add_parser("verify", help="read each entry whole")
+    prune = what.add_parser("prune", help="remove entries, those first that were not used for longest")
+    prune.add_argument("--days", type=float, help="that were not used for so many days")
+    prune.add_argument("--size", type=size_in_bytes, help="until the others take no more room than this, such as 20GB")
+    for one in (listing, verify, prune):
+        one.add_argument("--store", required=True, help="the folder")
 
 
 def add_figures(sub):
@@ -307,8 +323,21 @@ def _add_noise(sub):
 
 def _add_variant(sub):
     _add_model(sub)
-    sub.add_argument("--mask", help="a mask whose weights are set to zero in memory first")
-    sub.add_argument("--variant", help="name for the record (default: origin, or suppressed with --mask)")
+    sub.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        type=task_and_file,
+        metavar="NAME[=MASK]",
+        help="a variant: its name for the record, and the mask whose weights are set to zero in memory; give one for "
+        "each (default: origin, the model as it is)",
+    )
+    sub.add_argument("--mask", help="the mask of the one variant (its default name: suppressed)")
+    _add_store(sub)
+
+
+def _add_store(sub):
+    sub.add_argument("--store", help="a folder of results that are not made again; made where it is not there")
 
 
 def _add_template_option(sub):

@@ -19,6 +19,8 @@ METADATA_KEY = b"uncouple"
 MADE_BY = {"samples": "data.samples", "questions": "data.samples"}
 MADE_BY |= {"score shard": "scoring.score", "mask": "selection.select"}
 MADE_BY |= {"answers": "evaluation.answers", "verdicts": "evaluation.judges.judge", "metrics": "evaluation.metrics"}
+# The tokens of answers, of which the store alone has a table.
+MADE_BY |= {"replies": "evaluation.answers"}
 MADE_BY |= {"placement": "evaluation.metrics", "coupling": "selection.select"}
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"

@@ -12,23 +12,6 @@ from uncouple.scoring.recompute import lighten, make_again
 NOT_FINITE = "Score in float32, or remove the sample."
 
 
-def make_batches(lengths, batch_tokens):
-    """Batches of sample numbers, each of at most `batch_tokens` tokens: each sample, longest first, goes where it fits.
-
-    The first batches are the fullest, so that what does not fit in memory fails at once and not at the end. A sample
-    longer than `batch_tokens` is a batch of its own.
-    """
-    batches, rooms = [], []
-    for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        place = next((i for i, room in enumerate(rooms) if lengths[number] <= room), len(rooms))
-        if place == len(rooms):
-            batches.append([])
-            rooms.append(batch_tokens)
-        batches[place].append(number)
-        rooms[place] -= lengths[number]
-    return batches
-
-
 @dataclass(frozen=True)
 class Batch:
     """A packed batch.

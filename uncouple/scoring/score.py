@@ -7,6 +7,7 @@ import torch
 
 from uncouple.errors import UncoupleError
 from uncouple.models.attention import pack_attention
+from uncouple.models.batching import make_batches
 from uncouple.models.devices import fixed_order, free_memory, is_out_of_memory, pick_devices, release_memory
 from uncouple.models.families import find_linear_layers, split_name, target_names
 from uncouple.models.folders import check_folder, model_record
@@ -19,10 +20,10 @@ from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
 from uncouple.scoring.kernels import ACCUMULATOR_DTYPE, add_abs_products, new_sums
 from uncouple.scoring.memory import plan_scoring
-from uncouple.scoring.packing import NOT_FINITE, Batch, backward, make_batches, sample_at
+from uncouple.scoring.packing import NOT_FINITE, Batch, backward, sample_at
 from uncouple.scoring.recompute import Recipe, lighten, make_again
 from uncouple.scoring.scaling import Scaling, largest_of_each
-from uncouple.scoring.shards import top_count, write_shard
+from uncouple.scoring.shards import about_model, about_samples, top_count, write_shard
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 OTHER_DTYPE = "Score in float32 or bfloat16 (--dtype)."
@@ -97,8 +98,8 @@ def score_layers(
         say(f"score: {cut} responses were longer than the model's window and were cut")
     tops, matrices = score_model(model, names, batches, keep, plan.passes)
     metadata = {
-        "model": {k: record[k] for k in ("name", "source", "fingerprint", "tokenizer")},
-        "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
+        "model": about_model(record),
+        "samples": about_samples(samples_record),
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
         "module": module,
         "prompt": vars(prompt),

@@ -11,6 +11,8 @@ from uncouple.errors import UncoupleError
 from uncouple.records.files import read_table, write_table
 
 SCHEMA = pa.schema([("module", pa.dictionary(pa.int32(), pa.string())), ("index", pa.int64()), ("score", pa.float32())])
+# Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
+ENCODING = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
 
 
 def top_count(ratio, size):
@@ -35,9 +37,17 @@ def write_shard(path, tops, metadata):
         "index": np.concatenate(index),
         "score": np.concatenate(score),
     }
-    # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
-    encoding = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
-    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata, **encoding)
+    write_table(pa.table(columns, schema=SCHEMA), path, {"kind": "score shard", "version": 1} | metadata, **ENCODING)
+
+
+def about_model(record):
+    """What a shard says of the model; see `folders.model_record`."""
+    return {key: record[key] for key in ("name", "source", "fingerprint", "tokenizer")}
+
+
+def about_samples(record):
+    """What a shard says of the samples, from their table's metadata."""
+    return {key: record.get(key) for key in ("dimension", "label", "n", "seed", "source", "fingerprint")}
 
 
 @dataclass

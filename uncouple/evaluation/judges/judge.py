@@ -1,13 +1,18 @@
 """Judges: whether an answer is safe, unsafe, or gets no verdict."""
 
+import json
+
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.phrases import phrase_judge, read_phrases
+from uncouple.models.devices import device_kind
 from uncouple.models.thoughts import cut_thoughts
 from uncouple.progress import say
 from uncouple.records.files import digest, file_sha256, read_table, write_table
+from uncouple.records.store import Store, code_of, versions
 from uncouple.terms import JUDGES
+from uncouple.variants.each import Result, make_each, output_paths
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "dimension", "verdict")]
@@ -19,48 +24,87 @@ CARRIED = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
 CARRIED += ("prompt", "dtype", "max_new_tokens", "engine", "batches", "noise")
 
 
-def judge_answers(answers_path, output, *, judge, name=None, model=None, **options):
-    """Give every answer a verdict and write the verdicts.
+def judge_answers(answers_paths, output, *, judge, name=None, model=None, store=None, **options):
+    """Give every answer of some tables a verdict and write the verdicts on each.
 
     An empty answer gets none: it shows no awareness, nor a lack of it. A degenerate one is judged, and counted too.
     Thoughts are no part of an answer, and one that never left its thoughts gets no verdict; see `cut_thoughts`.
+    The same answer to the same question is judged once, in whichever tables it is.
 
     Args:
-        answers_path: an answers table.
-        output: the verdicts to write.
+        answers_paths: answers tables.
+        output: the verdicts to write, with {variant} and {dimension} in it where there are several tables.
         judge: `phrases`, `embedding` or `causal`.
         name: what the judge is called in metrics; by default `judge`.
         model: the folder of a causal judge's model or of an embedding judge's encoder.
+        store: `store.Store`; none by default.
         options: of the judge, see `make_judge`.
     """
-    table, record = read_table(answers_path, "answers")
-    answers = table.to_pylist()
+    tables = [read_table(path, "answers") for path in answers_paths]
+    identity = judge_identity(judge, model=model, **options)
     call = make_judge(judge, model=model, **options)
+    # What the record says of a judge besides; see `make_judge`.
+    about = {"kind": "verdicts", "version": 1, "judge": name or judge}
+    about["identity"] = identity | {"dtype": getattr(call, "dtype", None)}
+    about["judge_kinds"] = getattr(call, "kinds", None)
+    pairs = [{key: record[key] for key in ("variant", "dimension")} for _, record in tables]
+    results = []
+    for (table, record), pair, path in zip(tables, pairs, output_paths(output, pairs), strict=True):
+        carried = {key: record[key] for key in CARRIED if key in record}
+        # A judge without a model is as quick as the store.
+        key = verdicts_key(table, about["identity"], options) if model else None
+        names = carried | {"judge": about["judge"]}
+        results.append(Result(", ".join(pair.values()), "verdicts", key, names, path, (table.to_pylist(), carried)))
+    known = {}
+
+    def make(result):
+        answers, carried = result.work
+        rows = _judge_rows(answers, call, known)
+        write_table(pa.Table.from_pylist(rows, schema=SCHEMA), result.output, about | carried)
+        judged, empty, thinking = (
+            sum(row["verdict"] != "none" for row in rows),
+            *(sum(row[key] for row in rows) for key in ("empty", "thinking")),
+        )
+        say(
+            f"judge: {result.name}: {judged} of {len(rows)} answers have a verdict of {about['judge']}, {empty} are "
+            "empty" + (f", {thinking} never left their thoughts" if thinking else "")
+        )
+
+    make_each(results, store or Store(), "judge", lambda _: make)
+
+
+def verdicts_key(table, identity, options):
+    """What verdicts hang on, for the store: the answers as they stand, and the judge."""
+    said = [json.dumps(row) for row in table.select(["id", "dimension", "question", "answer", "truncated"]).to_pylist()]
+    key = {"answers": digest(*said), "judge": identity, "versions": versions("scikit-learn", "scipy")}
+    return key | {
+        "device": device_kind(options.get("device", "auto")),
+        "batch_size": options.get("batch_size"),
+        "code": code_of("evaluation.judges.judge:judge_answers"),
+    }
+
+
+def _judge_rows(answers, call, known):
+    """Rows of a table of verdicts.
+
+    Args:
+        answers: rows of an answers table.
+        call: see `make_judge`.
+        known: dict of (question, answer without thoughts) to a call, to which new ones are added.
+    """
     cut = [cut_thoughts(row["answer"]) for row in answers]
-    said, thinking = [text for text, _ in cut], [inside for _, inside in cut]
-    empty = [not (said[i] or thinking[i]) for i in range(len(answers))]
-    asked = [i for i in range(len(answers)) if not (empty[i] or thinking[i])]
-    called = call([answers[i]["question"] for i in asked], [said[i] for i in asked]) if asked else []
-    verdicts = dict(zip(asked, called, strict=True))
+    asked = [(row["question"], said) for row, (said, inside) in zip(answers, cut, strict=True) if said and not inside]
+    if new := [pair for pair in dict.fromkeys(asked) if pair not in known]:
+        known |= dict(zip(new, call(*map(list, zip(*new, strict=True))), strict=True))
     rows = []
-    for i, row in enumerate(answers):
-        verdict, p_unsafe = verdicts.get(i, ("none", None))
+    for row, (said, inside) in zip(answers, cut, strict=True):
+        verdict, p_unsafe = known[row["question"], said] if said and not inside else ("none", None)
         rows.append(
             {"id": row["id"], "dimension": row["dimension"], "verdict": verdict, "p_unsafe": p_unsafe}
-            | {"empty": empty[i], "degenerate": is_degenerate(said[i])}
-            | {"truncated": row["truncated"], "thinking": thinking[i]}
+            | {"empty": not (said or inside), "degenerate": is_degenerate(said)}
+            | {"truncated": row["truncated"], "thinking": inside}
         )
-    metadata = {"kind": "verdicts", "version": 1, "judge": name or judge}
-    metadata["identity"] = judge_identity(judge, model=model, **options) | {"dtype": getattr(call, "dtype", None)}
-    metadata["judge_kinds"] = getattr(call, "kinds", None)
-    metadata |= {key: record[key] for key in CARRIED if key in record}
-    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output, metadata)
-    judged = sum(row["verdict"] != "none" for row in rows)
-    say(
-        f"judge: {record['variant']}, {record['dimension']}: {judged} of {len(answers)} answers have a verdict of "
-        f"{name or judge}, {sum(empty)} are empty"
-        + (f", {sum(thinking)} never left their thoughts" if any(thinking) else "")
-    )
+    return rows
 
 
 def judge_identity(kind, *, phrases=None, classifier=None, model=None, template=None, **_):
