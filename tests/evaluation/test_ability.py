@@ -190,7 +190,7 @@ def test_a_mask_in_memory_equals_its_checkpoint(model_folder, made, origin, tmp_
     mask = write_mask(tmp_path / "mask.parquet", model_folder, entries)
     rows, metadata = measure(model_folder, made[0], tmp_path / "masked", variants=[("v", mask)])
     apply_mask(model_folder, mask, tmp_path / "checkpoint")
-    applied, _ = measure(tmp_path / "checkpoint", made[0], tmp_path / "applied", variant="v")
+    applied, _ = measure(tmp_path / "checkpoint", made[0], tmp_path / "applied", variants=[("v", None)])
     assert counts(rows) == counts(applied) != counts(origin[0])
     assert {row["variant"] for row in rows} == {"v"}
     assert metadata["mask"]["select"] == "coupled"
