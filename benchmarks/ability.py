@@ -59,7 +59,7 @@ def by_command_line(model, tasks, limit, batch_size, device, scratch):
 def by_uncouple(model, tasks, limit, batch_size, device, scratch):
     """The same through `measure_ability`."""
     output = Path(scratch) / "ability.parquet"
-    settings = {"mask": None, "variant": "origin", "dtype": "float32", "device": device}
+    settings = {"dtype": "float32", "device": device}
     measure_ability(model, output, tasks=tasks, limit=limit, batch_size=batch_size, **settings)
     return {f"{r['task']}.{r['metric']}": r["value"] for r in read_table(output, METRICS)[0].to_pylist()}
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.data.samples import draw  # noqa: E402
 from uncouple.data.sources import Source, read_rows  # noqa: E402
-from uncouple.evaluation.answers import answer_in_batches  # noqa: E402
+from uncouple.evaluation.engines import answer_in_batches  # noqa: E402
 from uncouple.evaluation.judges.phrases import phrase_judge, read_phrases  # noqa: E402
 from uncouple.models.decoding import stop_tokens  # noqa: E402
 from uncouple.models.load import load_model, load_tokenizer  # noqa: E402

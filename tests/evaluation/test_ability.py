@@ -23,7 +23,7 @@ from uncouple.records.formats import METRICS
 from uncouple.variants import variant as variants
 from uncouple.variants.checkpoints import apply_mask
 
-SETTINGS = {"mask": None, "variant": "origin", "limit": 0, "batch_size": 4, "dtype": "float32", "device": "cpu"}
+SETTINGS = {"limit": 0, "batch_size": 4, "dtype": "float32", "device": "cpu"}
 WORDS = ["river", "phone", "worker", "greeting", "nurse", "finger", "danube", "practice", "age", "help", "sum", "sky"]
 LETTERS = "ABCD"
 ROWS = 14
@@ -189,9 +189,9 @@ def test_a_task_does_not_depend_on_the_others(model_folder, made, origin, tmp_pa
 def test_a_mask_in_memory_equals_its_checkpoint(model_folder, made, origin, tmp_path):
     entries = {f"model.layers.1.mlp.{name}_proj": list(range(6144)) for name in ("up", "down")}
     mask = write_mask(tmp_path / "mask.parquet", model_folder, entries)
-    rows, metadata = measure(model_folder, made[0], tmp_path / "masked", mask=mask, variant="v")
+    rows, metadata = measure(model_folder, made[0], tmp_path / "masked", variants=[("v", mask)])
     apply_mask(model_folder, mask, tmp_path / "checkpoint")
-    applied, _ = measure(tmp_path / "checkpoint", made[0], tmp_path / "applied", variant="v")
+    applied, _ = measure(tmp_path / "checkpoint", made[0], tmp_path / "applied", variants=[("v", None)])
     assert counts(rows) == counts(applied) != counts(origin[0])
     assert {row["variant"] for row in rows} == {"v"}
     assert metadata["mask"]["select"] == "coupled"

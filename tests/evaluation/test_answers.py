@@ -9,7 +9,8 @@ from conftest import FAMILY_CONFIGS, TEXTS, write_mask
 from uncouple.data.samples import make_questions
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.answers import answer_in_batches, answer_questions, choose_batches, vllm_batches
+from uncouple.evaluation.answers import answer_questions
+from uncouple.evaluation.engines import answer_in_batches, choose_batches, vllm_batches
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.records.files import read_table
@@ -57,9 +58,9 @@ def test_a_models_own_settings_do_not_make_its_answers_less_greedy(model_folder)
 
 
 def test_answers_do_not_depend_on_the_batch(model_folder, questions, tmp_path):
-    common = {"mask": None, "variant": "origin", "prompt": "chat", "max_new_tokens": 10, "dtype": "float32"}
+    common = {"prompt": "chat", "max_new_tokens": 10, "dtype": "float32"}
     for size in (1, 3, 64):
-        answer_questions(model_folder, questions, tmp_path / str(size), batch_size=size, device="cpu", **common)
+        answer_questions(model_folder, [questions], tmp_path / str(size), batch_size=size, device="cpu", **common)
     one, three, all_at_once = (read_table(tmp_path / size, ANSWERS)[0].to_pylist() for size in ("1", "3", "64"))
     assert one == three == all_at_once
     assert [row["question"] for row in one] == [q for q, _ in TEXTS]
@@ -70,8 +71,10 @@ def test_answers_do_not_depend_on_the_batch(model_folder, questions, tmp_path):
 
 def ask(model_folder, questions, output, **options):
     """(answers, record) of a model that is asked."""
-    common = {"mask": None, "variant": "v", "prompt": "chat", "max_new_tokens": 8, "dtype": "float32", "device": "cpu"}
-    answer_questions(model_folder, questions, output, **common | options)
+    common = {"prompt": "chat", "max_new_tokens": 8, "dtype": "float32", "device": "cpu"}
+    if options.pop("noise", False):
+        options |= {"variants": [], "noises": ["noise"]}
+    answer_questions(model_folder, [questions], output, **common | options)
     table, record = read_table(output, ANSWERS)
     return table.to_pylist(), record
 
@@ -148,7 +151,7 @@ def test_a_stop_token_ends_an_answer_and_an_empty_one_is_kept(model_folder, ques
 def test_a_question_that_does_not_fit_is_named(model_folder, questions, tmp_path):
     with pytest.raises(UncoupleError, match=r"question [0-9a-f]{16} has \d+ tokens.*window of 256"):
         answer_questions(
-            model_folder, questions, tmp_path / "a", mask=None, variant="origin", prompt="chat", max_new_tokens=250,
+            model_folder, [questions], tmp_path / "a", prompt="chat", max_new_tokens=250,
             batch_size=4, dtype="float32", device="cpu",
         )  # fmt: skip
 
@@ -186,10 +189,10 @@ def test_vllm_answers_as_transformers_do(model_folder, questions, tmp_path, monk
     monkeypatch.setitem(sys.modules, "vllm", StandIn)
     entries = {f"model.layers.{layer}.mlp.up_proj": range(0, 6144, 7) for layer in range(2)}
     mask = write_mask(tmp_path / "mask.parquet", model_folder, entries) if masked else None
-    common = {"mask": mask, "variant": "v", "prompt": "chat", "max_new_tokens": 8, "dtype": "float32", "device": "cpu"}
+    common = {"variants": [("v", mask)], "prompt": "chat", "max_new_tokens": 8, "dtype": "float32", "device": "cpu"}
     found = {}
     for engine in ("transformers", "vllm"):
-        answer_questions(model_folder, questions, tmp_path / engine, batch_size=3, engine=engine, **common)
+        answer_questions(model_folder, [questions], tmp_path / engine, batch_size=3, engine=engine, **common)
         table, record = read_table(tmp_path / engine, ANSWERS)
         found[engine] = table.to_pylist()
         assert record["engine"] == engine
@@ -220,6 +223,6 @@ def test_vllm_that_is_not_installed_is_told(model_folder, questions, tmp_path, m
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UncoupleError, match="vllm is not installed"):
         answer_questions(
-            model_folder, questions, tmp_path / "a", mask=None, variant="v", prompt="chat", max_new_tokens=4,
+            model_folder, [questions], tmp_path / "a", prompt="chat", max_new_tokens=4,
             batch_size=4, dtype="float32", device="cpu", engine="vllm",
         )  # fmt: skip

@@ -72,7 +72,7 @@ def slow_losses(model, ids, window):
 
 def measure(model, path, output, **changes):
     """Rows by window, the perplexity's by its name, and the metadata; the text is a file's, or that of a `source`."""
-    options = {"mask": None, "variant": "origin", "window": WINDOW, "windows": 0, "batch_size": 3, "dtype": "float32"}
+    options = {"window": WINDOW, "windows": 0, "batch_size": 3, "dtype": "float32"}
     options |= {"device": "cpu", "source": Rows(path=str(path))}
     measure_perplexity(model, output, **options | changes)
     table, record = read_table(output, METRICS)
@@ -259,7 +259,7 @@ def test_a_masks_weights_are_zero(model_folder, text, tmp_path):
     write_mask(tmp_path / "mask.parquet", model_folder, {name: index})
     origin, _ = measure(model_folder, text, tmp_path / "origin.parquet")
     rows, record = measure(
-        model_folder, text, tmp_path / "spin.parquet", mask=tmp_path / "mask.parquet", variant="spin"
+        model_folder, text, tmp_path / "spin.parquet", variants=[("spin", tmp_path / "mask.parquet")]
     )
     for place in index:
         weight[place // 64, place % 64] = 0

@@ -15,6 +15,7 @@ from scipy import stats
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
+from uncouple.evaluation import hsic
 from uncouple.evaluation.hsic import (
     gaussian_kernel,
     hsic_biased,
@@ -227,8 +228,8 @@ def test_states_are_those_of_single_runs_whatever_the_batch(make_model, family):
     model, encoded = load(make_model(family, num_hidden_layers=3))
     truth = single_states(model, encoded)
     norm = model.base_model.final_layer_norm if family == "gpt_neox" else model.base_model.norm
-    for batch_size in (1, 3, 100):
-        found = last_states(model, FAMILIES[family].layers, encoded, batch_size)
+    for batch_tokens in (1, 100, None):
+        found = last_states(model, FAMILIES[family].layers, encoded, batch_tokens)
         assert (found.shape, found.dtype) == ((3, len(encoded), 64), np.float32)
         np.testing.assert_allclose(found[:-1], truth[:-1], rtol=1e-4, atol=1e-4)
         with torch.no_grad():
@@ -241,15 +242,15 @@ def test_a_long_sample_does_not_change_the_positions_of_short_ones(make_model):
     rope["original_max_position_embeddings"] = 39
     model, encoded = load(make_model("phi3", rope_parameters=rope, original_max_position_embeddings=39))
     assert 1 < sum(len(ids) <= longest_together(model.config) for ids in encoded) < len(encoded) - 1
-    found = last_states(model, FAMILIES["phi3"].layers, encoded, 100)
+    found = last_states(model, FAMILIES["phi3"].layers, encoded)
     np.testing.assert_allclose(found[0], single_states(model, encoded)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_has_no_hooks_left(model_folder):
     model, encoded = load(model_folder)
-    last_states(model, FAMILIES["llama"].layers, encoded, 3)
+    last_states(model, FAMILIES["llama"].layers, encoded)
     with pytest.raises(IndexError):
-        last_states(model, FAMILIES["llama"].layers, [[10**6]], 3)
+        last_states(model, FAMILIES["llama"].layers, [[10**6]])
     assert not any(layer._forward_hooks for layer in model.model.layers)
 
 
@@ -278,7 +279,7 @@ def two_tables(write_samples):
 
 def measure(model, paths, output, **changes):
     """Rows by metric and layer, and the metadata."""
-    options = {"mask": None, "variant": "origin", "prompt": "chat", "permutations": 60, "batch_size": 3}
+    options = {"prompt": "chat", "permutations": 60}
     measure_hsic(model, *paths, output, **options | {"dtype": "float32", "device": "cpu"} | changes)
     table, record = read_table(output, METRICS)
     rows = {(row["metric"], row["layer"]): row for row in table.to_pylist()}
@@ -331,9 +332,10 @@ def test_the_table_is_what_the_loops_come_to(model_folder, two_tables, tmp_path)
     assert said == {"permutations": 60, "seed": 0, "prompt": prompt, "dtype": "float32", "mask": None}
 
 
-def test_the_table_does_not_depend_on_the_batch(model_folder, two_tables, tmp_path):
-    one, _ = measure(model_folder, two_tables, tmp_path / "one.parquet", batch_size=1)
-    many, _ = measure(model_folder, two_tables, tmp_path / "many.parquet", batch_size=64)
+def test_the_table_does_not_depend_on_the_batch(model_folder, two_tables, tmp_path, monkeypatch):
+    many, _ = measure(model_folder, two_tables, tmp_path / "many.parquet")
+    monkeypatch.setattr(hsic, "BATCH_TOKENS", {"cpu": 1})
+    one, _ = measure(model_folder, two_tables, tmp_path / "one.parquet")
     assert [r["value"] for r in many.values()] == pytest.approx([r["value"] for r in one.values()], rel=1e-4, abs=1e-6)
 
 
@@ -342,7 +344,9 @@ def test_a_masks_weights_are_zero(model_folder, two_tables, tmp_path):
     weight = model.get_submodule(name).weight
     write_mask(tmp_path / "mask.parquet", model_folder, {name: range(weight.numel())})
     origin, _ = measure(model_folder, two_tables, tmp_path / "origin.parquet")
-    masked, record = measure(model_folder, two_tables, tmp_path / "m.parquet", mask=tmp_path / "mask.parquet")
+    masked, record = measure(
+        model_folder, two_tables, tmp_path / "m.parquet", variants=[("origin", tmp_path / "mask.parquet")]
+    )
     weight.zero_()
     model.save_pretrained(tmp_path / "zero")
     load_tokenizer(model_folder)[0].save_pretrained(tmp_path / "zero")

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.ability import wrap_model
-from uncouple.evaluation.answers import answer_in_batches
+from uncouple.evaluation.engines import answer_in_batches
 from uncouple.evaluation.hsic import last_states
 from uncouple.evaluation.perplexity import window_losses
 from uncouple.models import devices
@@ -237,7 +237,7 @@ def test_a_spread_model_is_asked_and_measured_like_another(model_folder):
         (
             answer_in_batches(model, tokenizer, prompts, 12, 3),
             window_losses(model, windows, 2).tolist(),
-            last_states(model, "model.layers", prompts, 3).tolist(),
+            last_states(model, "model.layers", prompts, 100).tolist(),
             wrap_model(model, tokenizer, 2).loglikelihood(requests),
         )
         for model in (plain, hooked)

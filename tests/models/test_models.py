@@ -246,7 +246,7 @@ def test_names_split_into_layer_and_inner():
 
 @pytest.mark.slow
 def test_the_real_wheel_becomes_a_model_that_answers_and_is_scored_right(real_model):
-    from uncouple.evaluation.answers import answer_in_batches
+    from uncouple.evaluation.engines import answer_in_batches
     from uncouple.models.prompts import encode_question
 
     tokenizer, model = load_tokenizer(real_model, "chat")[0], load_model(real_model)

@@ -19,7 +19,7 @@ from uncouple.models.folders import describe_model, model_files, model_record
 from uncouple.records.files import file_sha256, write_json, write_record
 from uncouple.records.formats import MODEL
 from uncouple.variants.checkpoints import apply_mask, restore_base
-from uncouple.variants.variant import open_variant
+from uncouple.variants.variant import open_variants
 
 PRINTS = ("fingerprint", "tokenizer", "generation")
 
@@ -239,7 +239,7 @@ def test_a_folder_of_the_users_is_hashed_each_time_and_not_written_to(copy):
 
 
 def test_what_is_measured_of_a_variant_carries_all_three(fetched):
-    variant, record = open_variant(fetched, None, "origin"), model_record(fetched)
+    (variant,), record = open_variants(fetched, [("origin", None)]), model_record(fetched)
     prints = {"weights": record["fingerprint"], "tokenizer": record["tokenizer"], "generation": record["generation"]}
     assert variant.about("torch.float32")["fingerprints"] == prints
     assert len(set(prints.values())) == 3

@@ -36,6 +36,8 @@ DIMENSIONS = ["fairness", "privacy"]
 SELECTION = Selection(select="intersection", ratio=0.01, dimensions=DIMENSIONS)
 RUN = {"dtype": "float32", "device": "cpu"}
 ASKING = {"mask": None, "variant": "origin", "prompt": "chat", "max_new_tokens": 4, "batch_size": 8} | RUN
+ASKING = {"prompt": "chat", "max_new_tokens": 4, "batch_size": 8} | RUN
+DIMENSIONS = ["fairness", "privacy"]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,9 @@ def run(tmp_path_factory, model_folder, encoder):
     make_mask(base, shards, folder / "m.mask", SELECTION, variant="v")
     apply_mask(base, folder / "m.mask", folder / "checkpoint")
     make_questions(source, "privacy", None, 0, folder / "q.questions")
-    answer_questions(base, folder / "q.questions", folder / "a.answers", **ASKING)
+    answer_questions(base, [folder / "q.questions"], folder / "a.answers", **ASKING)
     phrases = ROOT / "resources/phrases/privacy.txt"
-    judge_answers(folder / "a.answers", folder / "v.verdicts", Phrases(), {"phrases": phrases})
+    judge_answers([folder / "a.answers"], folder / "v.verdicts", Phrases(), {"phrases": {None: phrases}})
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
     count_selected(base, shards, folder / "c.coupling", SELECTION, ratios=[0.01, 0.05])

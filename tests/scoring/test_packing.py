@@ -17,6 +17,7 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation.perplexity import measure_perplexity
 from uncouple.models import attention
 from uncouple.models.attention import Join, packed_attention
+from uncouple.models.batching import make_batches
 from uncouple.models.families import FAMILIES, target_names
 from uncouple.models.folders import read_config
 from uncouple.models.head import HEAD_BYTES, check_head
@@ -24,7 +25,7 @@ from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import Encoded
 from uncouple.models.rope import longest_together
 from uncouple.scoring.gradients import accumulate_gradients
-from uncouple.scoring.packing import make_batches, pack_samples, sample_at
+from uncouple.scoring.packing import pack_samples, sample_at
 from uncouple.scoring.recompute import lighten, make_again
 
 GELU_TANH = partial(gelu, approximate="tanh")
@@ -314,7 +315,7 @@ def test_a_head_that_scales_its_logits_is_refused_by_scoring(unknown_head, tmp_p
 
 def test_a_head_that_scales_its_logits_is_refused_by_perplexity(unknown_head, tmp_path):
     (tmp_path / "text.txt").write_text(" ".join(f"{p} {r}" for p, r in TEXTS))
-    job = {"mask": None, "variant": "origin", "window": 32, "windows": 1, "batch_size": 1, "dtype": "float32"}
+    job = {"window": 32, "windows": 1, "batch_size": 1, "dtype": "float32"}
     source = Rows(path=str(tmp_path / "text.txt"))
     with pytest.raises(UncoupleError, match=f"architecture '{unknown_head[0]}': its loss head does more"):
         measure_perplexity(unknown_head[1], tmp_path / "table", source=source, **job, device="cpu")

@@ -12,7 +12,8 @@ from uncouple.errors import UncoupleError
 from uncouple.models.folders import model_record
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.variants.checkpoints import apply_mask, restore_base
-from uncouple.variants.masks import read_mask, suppress_in_memory
+from uncouple.variants.masks import read_mask
+from uncouple.variants.variant import suppressed
 
 ENTRIES = {"model.layers.0.mlp.up_proj": [0, 7, 6143], "model.layers.1.mlp.down_proj": [5, 100, 101, 6000]}
 
@@ -46,9 +47,10 @@ def test_a_checkpoint_loads_and_gives_the_logits_of_the_mask_in_memory(model_fol
     ids = torch.tensor([load_tokenizer(model_folder)[0]("Where does my neighbour live?")["input_ids"]])
     loaded, masked = load_model(tmp_path / "suppressed"), load_model(model_folder)
     original = masked(ids).logits
-    suppress_in_memory(masked, read_mask(mask, model_record(model_folder))[0])
-    assert torch.equal(loaded(ids).logits, masked(ids).logits)
-    assert not torch.equal(original, masked(ids).logits)
+    with suppressed(masked, read_mask(mask, model_record(model_folder))[0]):
+        assert torch.equal(loaded(ids).logits, masked(ids).logits)
+        assert not torch.equal(original, masked(ids).logits)
+    assert torch.equal(original, masked(ids).logits)
 
 
 def test_a_checkpoint_says_what_made_it(model_folder, tmp_path):

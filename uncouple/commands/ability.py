@@ -28,11 +28,11 @@ def add_flags(parser: ArgumentParser) -> None:
         metavar="TASK[=FILE]",
         help="a task of lm-evaluation-harness from the Hub, or from a local file of its rows",
     )
-    flags.add_variant(parser)
+    flags.add_variants(parser)
     add_options(parser, Ability, but=("tasks",))
     add_options(parser, Asking, only=("dtype",))
     add_options(parser, Placed)
-    flags.add_output(parser, "the metrics to write (.parquet)")
+    flags.add_output(parser, "the metrics to write (.parquet)", "variant")
 
 
 def run(a: Namespace) -> None:
@@ -46,5 +46,6 @@ def run(a: Namespace) -> None:
         limit=options.limit,
         batch_size=options.batch_size,
         dtype=a.dtype,
-        **flags.variant_of(a),
+        device=a.device,
+        **flags.variants_of(a),
     )

@@ -3,8 +3,12 @@
 import argparse
 from typing import Any
 
+from uncouple.errors import UncoupleError
 from uncouple.reporting.parts import part_names
 from uncouple.variants.kinds import ORIGIN
+
+# After what is written, where there can be several.
+SEVERAL = "; with {} in its name where there are several"
 
 
 def layer_range(text: str) -> tuple[int, int]:
@@ -28,15 +32,51 @@ def add_model(sub: Any) -> None:
     sub.add_argument("--model", required=True, help="a model folder (safetensors)")
 
 
-def add_variant(sub: Any) -> None:
+def name_and_mask(text: str) -> tuple[str, str | None]:
+    """(name, path of a mask or None) of NAME[=MASK]."""
+    return named_file(text) if "=" in text else (text, None)
+
+
+def add_variants(sub: Any) -> None:
+    """The variants of one base that a verb measures."""
     add_model(sub)
-    sub.add_argument("--mask", help="a mask whose weights are set to zero in memory first")
-    sub.add_argument("--variant", help="name for the record (default: origin, or suppressed with --mask)")
+    sub.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        type=name_and_mask,
+        metavar="NAME[=MASK]",
+        help="a variant: its name for the record, and the mask whose weights are set to zero in memory; give one for "
+        f"each (default: {ORIGIN}, the model as it is)",
+    )
+    sub.add_argument("--mask", help="the mask of the one variant (its default name: suppressed)")
+    add_store(sub)
 
 
-def variant_of(a: argparse.Namespace) -> dict[str, Any]:
-    """What every function is told that measures a variant."""
-    return {"mask": a.mask, "variant": a.variant or ("suppressed" if a.mask else ORIGIN), "device": a.device}
+def add_store(sub: Any) -> None:
+    sub.add_argument("--store", help="a folder of results that are not made again; made where it is not there")
+
+
+def store_of(a: argparse.Namespace) -> Any:
+    from uncouple.records.store import Store
+
+    return Store(a.store)
+
+
+def variants_of(a: argparse.Namespace) -> dict[str, Any]:
+    """What every function is told that measures variants.
+
+    Raises:
+        UncoupleError: --mask, which is of one variant, and several variants.
+    """
+    variants = a.variant
+    if a.mask:
+        if len(variants) > 1 or any(mask for _, mask in variants):
+            raise UncoupleError("--mask is of one variant. Of several, give each its own (--variant NAME=MASK).")
+        variants = [(variants[0][0] if variants else "suppressed", a.mask)]
+    elif not variants and not getattr(a, "noise", None):
+        variants = [(ORIGIN, None)]
+    return {"variants": variants, "store": store_of(a)}
 
 
 def add_layers(sub: Any) -> None:
@@ -60,5 +100,7 @@ def add_parts(sub: Any, kind: str, sources: str) -> None:
     sub.add_argument("--from", dest="sources", nargs="+", required=True, metavar="FILE", help=sources)
 
 
-def add_output(sub: Any, text: str) -> None:
-    sub.add_argument("--output", required=True, help=text)
+def add_output(sub: Any, text: str, *several: str) -> None:
+    """What is written, with names in its path by which several are told apart."""
+    told = SEVERAL.format(" and ".join(f"{{{name}}}" for name in several)) if several else ""
+    sub.add_argument("--output", required=True, help=text + told)

@@ -9,8 +9,8 @@ from argparse import ArgumentParser, Namespace
 from uncouple.commands import flags
 from uncouple.evaluation.options import Asking, Pairing
 from uncouple.models.places import Running
-from uncouple.options import Count, from_flags, read_as
 from uncouple.options import add_flags as add_options
+from uncouple.options import from_flags
 from uncouple.scoring.options import Scoring
 
 SUMMARY = "measure how two dimensions' representations depend on each other"
@@ -18,13 +18,12 @@ SUMMARY = "measure how two dimensions' representations depend on each other"
 
 def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("samples", nargs=2, help="samples tables of two dimensions")
-    flags.add_variant(parser)
+    flags.add_variants(parser)
     add_options(parser, Scoring, only=("prompt",))
     add_options(parser, Pairing)
-    parser.add_argument("--batch-size", type=read_as(Count), default=8, help="samples at once (default: %(default)s)")
     add_options(parser, Asking, only=("dtype",))
     add_options(parser, Running)
-    flags.add_output(parser, "the metrics to write (.parquet)")
+    flags.add_output(parser, "the metrics to write (.parquet)", "variant")
 
 
 def run(a: Namespace) -> None:
@@ -36,8 +35,7 @@ def run(a: Namespace) -> None:
         a.output,
         prompt=a.prompt,
         permutations=from_flags(Pairing, a).permutations,
-        batch_size=a.batch_size,
         dtype=a.dtype,
-        template_options=from_flags(Running, a).template_options,
-        **flags.variant_of(a),
+        **dict(from_flags(Running, a)),
+        **flags.variants_of(a),
     )

@@ -1,4 +1,4 @@
-"""Call each answer safe or unsafe. An empty answer gets no verdict.
+"""Call each answer safe or unsafe. An empty answer gets no verdict. The judge is loaded once for all tables.
 
 examples:
   python -m uncouple judge answers.parquet --phrases resources/phrases/fairness.txt --output verdicts.parquet
@@ -19,9 +19,15 @@ from uncouple.options import from_flags, kinds_told
 SUMMARY = "call each answer safe or unsafe"
 
 
+def dimension_and_file(text: str) -> tuple[str | None, str]:
+    """(dimension, path) of [DIMENSION=]FILE; None stands for all dimensions."""
+    dimension, equals, path = text.partition("=")
+    return (dimension, path) if equals and dimension.isidentifier() else (None, text)
+
+
 def add_flags(parser: ArgumentParser) -> None:
     default = next(iter(JUDGES))
-    parser.add_argument("answers", help="an answers table")
+    parser.add_argument("answers", nargs="+", help="answers tables")
     parser.add_argument(
         "--judge",
         choices=JUDGES,
@@ -34,18 +40,27 @@ def add_flags(parser: ArgumentParser) -> None:
         for flag, text in kind.inputs.items():
             told.setdefault(flag, []).append(f"for {name}: {text}")
     for flag, texts in told.items():
-        parser.add_argument(f"--{flag}", help="; ".join(texts))
+        parser.add_argument(
+            f"--{flag}",
+            nargs="+",
+            default=[],
+            type=dimension_and_file,
+            metavar="[DIMENSION=]FILE",
+            help="; ".join(texts),
+        )
     added = {*told, *Place.model_fields}
     for kind in JUDGES.values():
         add_options(parser, kind, but=added)
         added |= set(kind.model_fields)
     add_options(parser, Placed)
-    flags.add_output(parser, "the verdicts to write (.parquet)")
+    flags.add_store(parser)
+    flags.add_output(parser, "the verdicts to write (.parquet)", "variant", "dimension")
 
 
 def run(a: Namespace) -> None:
     from uncouple.evaluation.judges import judge
 
     kind = JUDGES[a.judge]
-    files = {flag: getattr(a, flag) for flag in kind.inputs}
-    judge.judge_answers(a.answers, a.output, from_flags(kind, a), files, name=a.name, device=a.device)
+    files = {flag: dict(getattr(a, flag)) for flag in kind.inputs}
+    store = flags.store_of(a)
+    judge.judge_answers(a.answers, a.output, from_flags(kind, a), files, name=a.name, device=a.device, store=store)

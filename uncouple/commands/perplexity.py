@@ -17,11 +17,11 @@ SUMMARY = "measure a variant's perplexity on a text"
 
 def add_flags(parser: ArgumentParser) -> None:
     add_options(parser, Perplexity)
-    flags.add_variant(parser)
+    flags.add_variants(parser)
     parser.add_argument("--batch-size", type=read_as(Count), default=1, help="windows at once (default: %(default)s)")
     add_options(parser, Asking, only=("dtype",))
     add_options(parser, Placed)
-    flags.add_output(parser, "the metrics to write (.parquet)")
+    flags.add_output(parser, "the metrics to write (.parquet)", "variant")
 
 
 def run(a: Namespace) -> None:
@@ -29,4 +29,5 @@ def run(a: Namespace) -> None:
 
     options = from_flags(Perplexity, a)
     size = {"window": options.window, "windows": options.windows, "batch_size": a.batch_size}
-    perplexity.measure_perplexity(a.model, a.output, source=options, dtype=a.dtype, **size, **flags.variant_of(a))
+    run = {"dtype": a.dtype, "device": a.device}
+    perplexity.measure_perplexity(a.model, a.output, source=options, **size, **run, **flags.variants_of(a))

@@ -24,12 +24,13 @@ def add_flags(parser: ArgumentParser) -> None:
     flags.add_layers(parser)
     add_options(parser, Scoring)
     add_options(parser, Running)
+    flags.add_store(parser)
     flags.add_output(parser, "the score shard to write (.parquet)")
 
 
 def run(a: Namespace) -> None:
-    from uncouple.scoring import score
+    from uncouple.scoring import stored
 
     first, last = a.layers
-    running = dict(from_flags(Running, a))
-    score.score_layers(a.model, a.samples, a.output, from_flags(Scoring, a), first=first, last=last, **running)
+    where = {"first": first, "last": last, "store": flags.store_of(a)} | dict(from_flags(Running, a))
+    stored.score_once(a.model, a.samples, a.output, from_flags(Scoring, a), **where)

@@ -1,4 +1,4 @@
-"""Train a judge of one dimension: a logistic regression of the embeddings and words of labelled answers.
+"""Train a judge of each dimension: a logistic regression of the embeddings and words of labelled answers.
 
 How good it is, on answers to questions that it was not trained on, is in the file that it writes.
 
@@ -17,7 +17,7 @@ SUMMARY = "train a judge on labelled answers"
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("samples", nargs="+", help="samples tables of one dimension, both labels")
+    parser.add_argument("samples", nargs="+", help="samples tables, both labels of each dimension")
     parser.add_argument("--encoder", required=True, help="an encoder folder (fetch --encoder)")
     parser.add_argument(
         "--replies",
@@ -28,10 +28,10 @@ def add_flags(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--test", nargs="+", default=[], help="samples tables of other origin, to test the judge on")
     add_options(parser, Placed)
-    flags.add_output(parser, "the classifier to write (.json)")
+    flags.add_output(parser, "the classifier to write (.json)", "dimension")
 
 
 def run(a: Namespace) -> None:
     from uncouple.evaluation.judges import training
 
-    training.train_judge(a.samples, a.encoder, a.output, replies=a.replies, test=a.test, device=a.device)
+    training.train_judges(a.samples, a.encoder, a.output, replies=a.replies, test=a.test, device=a.device)

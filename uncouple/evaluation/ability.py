@@ -18,9 +18,11 @@ from uncouple.evaluation.task_files import read_documents
 from uncouple.hub import from_hub
 from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
-from uncouple.records.files import digest, write_json
+from uncouple.records.files import digest, file_sha256, write_json
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.variants.variant import open_variant
+from uncouple.records.store import Store, code_of
+from uncouple.variants.each import make_each, variant_results
+from uncouple.variants.variant import load_base, open_variants, suppressed
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "tasks", "limit", "harness")
@@ -45,52 +47,79 @@ SHUFFLE_SEED, EXAMPLES_SEED = 0, 1234
 Z = 1.96  # standard errors to either side of a 95% interval
 
 
-def measure_ability(model_folder, output, *, mask, variant, tasks, limit, batch_size, dtype, device):
-    """Write how many rows of some tasks a model, or the model with a mask's weights at zero in memory, gets right.
+def measure_ability(
+    model_folder, output, *, variants=(("origin", None),), tasks, limit, batch_size, dtype, device, store=None
+):
+    """Write how many rows of some tasks variants of a model get right.
 
     Metrics of each `task`, of the dimension `general`: `acc` (the likeliest choice is the right one) and, where the
     task has it, `acc_norm` (the likeliest for its length in characters). Prompts and scores are the harness's.
 
     Args:
         model_folder: the model to measure.
-        output: the metrics to write.
-        mask: a mask file, or None to measure the model as it is.
-        variant: the variant's name, for the record.
+        output: the metrics to write, with {variant} in it where there are several.
+        variants: see `answers.answer_questions`.
         tasks: dict of task, one of `options.TASKS`, to a local file (see `task_files`), or to None: the Hub's data.
         limit: the most rows of a task (of each subject, where MMLU is from the Hub); 0 takes all.
         batch_size: prompts scored at once.
         dtype, device: see `models.load_model`.
+        store: `store.Store`; none by default. What is asked of the Hub's data is not kept: they may change there.
 
     Raises:
         UncoupleError: an unknown task, a file that is not what its task needs, or no data from the Hub.
     """
     if limit < 0:
         raise UncoupleError(f"limit is {limit}. Set it to 1 or more, or to 0 to take all rows.")
-    variant = open_variant(model_folder, mask, variant)
-    rows = []
+    opened = open_variants(model_folder, variants)
     with tempfile.TemporaryDirectory(prefix="uncouple-ability-") as folder:
         sources = write_tasks(tasks, folder)
-        loaded = {name: load_task(name, path, folder) for name, path in tasks.items()}
-        tokenizer, _ = load_tokenizer(model_folder)
-        say(f"ability: {variant.name}: {', '.join(tasks)}")
-        model = variant.load(dtype, device)
-        harness = wrap_model(model, tokenizer, batch_size)
-        for name, task in loaded.items():
-            scored = score_task(harness, name, task, limit)
-            who = variant.who() | {"dimension": "general"}
-            rows += [who | {"metric": metric, "task": name} | found for metric, found in scored.items()]
-    write_metrics(
-        rows,
-        output,
-        measured="ability",
-        alike=ALIKE,
-        **variant.about(model.dtype),
-        tasks=sources,
-        limit=limit,
-        batch_size=batch_size,
-        harness=importlib.metadata.version("lm_eval"),
-        code=module_fingerprint("evaluation.ability"),
-    )
+        about = {"tasks": sources, "limit": limit, "batch_size": batch_size}
+        about |= {"harness": importlib.metadata.version("lm_eval"), "code": module_fingerprint("evaluation.ability")}
+        results = variant_results(opened, output, "ability", _made_of(about), dtype, device)
+
+        def prepare(_):
+            loaded = {name: load_task(name, path, folder) for name, path in tasks.items()}
+            tokenizer, _ = load_tokenizer(model_folder)
+            say(f"ability: {', '.join(tasks)}")
+            model = load_base(opened[0], dtype, device)
+            harness = wrap_model(model, tokenizer, batch_size)
+
+            def make(result):
+                with suppressed(model, result.work.entries):
+                    rows = [result.work.who() | row for row in ability_rows(harness, loaded, limit)]
+                write_metrics(
+                    rows, result.output, measured="ability", alike=ALIKE, **result.work.about(model.dtype), **about
+                )
+
+            return make
+
+        make_each(results, store or Store(), "ability", prepare)
+
+
+def _made_of(about):
+    """What accuracies hang on besides the variant; None where the Hub's data are asked for."""
+    tasks = about["tasks"]
+    if any("hub" in source for source in tasks.values()):
+        return None
+    own = {name: file_sha256(DEFINITIONS[name]) for name in tasks if isinstance(DEFINITIONS[name], Path)}
+    made_of = {key: about[key] for key in ("limit", "batch_size", "harness")}
+    made_of |= {"tasks": {name: source["fingerprint"] for name, source in tasks.items()}, "definitions": own}
+    return made_of | {"code": code_of("evaluation.ability:measure_ability")}
+
+
+def ability_rows(harness, loaded, limit):
+    """Rows of a metrics table, as `measure_ability` tells them, without model and variant.
+
+    Args:
+        harness: what `wrap_model` gives.
+        loaded: dict of a task's name to what `load_task` gives.
+        limit: see `measure_ability`.
+    """
+    return [
+        {"dimension": "general", "metric": metric, "task": name} | found
+        for name, task in loaded.items()
+        for metric, found in score_task(harness, name, task, limit).items()
+    ]
 
 
 def write_tasks(tasks, folder):
@@ -181,7 +210,6 @@ def load_task(name, path, folder):
     for task in loaded["tasks"].values():
         # Where a definition leaves it open, the harness's command line takes no examples.
         task.set_config(key="num_fewshot", value=task.get_config("num_fewshot") or 0)
-        task.set_fewshot_seed(seed=EXAMPLES_SEED)
     return loaded
 
 
@@ -216,6 +244,8 @@ def score_task(harness, name, loaded, limit):
 
     choices = 0
     for task in loaded["tasks"].values():
+        # Each variant is shown the same examples.
+        task.set_fewshot_seed(seed=EXAMPLES_SEED)
         rows = len(task.task_docs)
         choices += len(task.doc_to_choice(task.task_docs[0])) * min(limit or rows, rows)
     settings = {"limit": limit or None, "cache_requests": False, "log_samples": False}

@@ -1,218 +1,198 @@
-"""Answers: what a variant replies to the questions, greedily and in batches."""
+"""Answers: what variants reply to the questions, greedily and in batches."""
 
-import json
-import tempfile
-from pathlib import Path
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.options import Questioning
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.models.thoughts import cut_thoughts, decode_answers
 from uncouple.progress import say
-from uncouple.records.files import digest, read_table, write_table
-from uncouple.records.formats import ANSWERS, QUESTIONS
-from uncouple.variants.checkpoints import apply_mask
-from uncouple.variants.variant import open_variant
+from uncouple.records.files import read_table, write_table
+from uncouple.records.formats import ANSWERS, QUESTIONS, REPLIES
+from uncouple.records.store import Store, code_of, versions
+from uncouple.variants.each import Result, make_each, output_paths
+from uncouple.variants.variant import Variant, open_variants
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A variant and a set of questions that it is asked.
+
+    Attributes:
+        variant: the variant.
+        noise: whether it is asked in other batches than the origin.
+        questions: rows of a questions table.
+        record: the table's metadata.
+    """
+
+    variant: Variant
+    noise: bool
+    questions: list
+    record: dict
+
+    @property
+    def set_name(self):
+        """Which questions they are."""
+        return self.record["fingerprint"]
+
+    @property
+    def is_origin(self):
+        return not self.variant.entries and not self.noise
 
 
 def answer_questions(
     model_folder,
-    questions_path,
+    question_paths,
     output,
     *,
-    mask,
-    variant,
-    prompt,
-    max_new_tokens,
-    batch_size,
-    dtype,
-    device,
-    engine="transformers",
-    template_options=None,
-    noise=False,
+    variants=(("origin", None),),
+    noises=(),
+    store=None,
+    **options,
 ):
-    """Ask a model, or the model with a mask's weights at zero in memory, and write its answers.
+    """Ask variants of a model all sets of questions, and write the answers of each to each.
+
+    In float32 the origin's answers, where they are known, are checked against each other variant's own, and what
+    differs alone is decoded: the text is the same as without.
 
     Args:
-        model_folder: the model to ask.
-        questions_path: a questions table.
-        output: the answers to write.
-        mask: a mask file, or None to ask the model as it is.
-        variant: the variant's name, for the record.
-        prompt: `auto`, `chat` or `bare`; see `models.load_tokenizer`.
-        max_new_tokens: where an answer is cut off.
-        batch_size: questions answered at once.
-        dtype, device: see `models.load_model`.
-        engine: `transformers`, or `vllm`, which takes no `device` or `batch_size`.
-        template_options: of the chat template; see `prompts.bind_options`.
-        noise: ask in other batches than without it, to see what arithmetic alone changes. The record's `batches` says
-            which: how many questions a batch has at most, and what else tells these batches from others.
+        model_folder: the base.
+        question_paths: questions tables.
+        output: the answers to write, with {variant} and {dimension} in it where there are several.
+        variants: pairs of a name for the record and a mask file, None for the model as it is.
+        noises: names of variants that are the model as it is, asked in other batches to see what arithmetic alone
+            changes. The record's `batches` says which: how many questions a batch has at most, and what else tells
+            these batches from others.
+        store: `store.Store`; none by default.
+        options: of `options.Questioning`. The engine vllm takes no `device` or `batch_size`.
 
     Raises:
-        UncoupleError: a file is broken, a question does not fit, or a noise cannot differ.
+        UncoupleError: a file is broken, a question does not fit, a noise cannot differ, or some variant has no answers.
     """
-    variant = open_variant(model_folder, mask, variant)
-    window = variant.config["max_position_embeddings"]
-    table, questions_record = read_table(questions_path, QUESTIONS)
-    questions = table.to_pylist()
-    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
-    encoded = [encode_question(tokenizer, q["question"], prompt) for q in questions]
-    for question, ids in zip(questions, encoded, strict=True):
-        if len(ids) + max_new_tokens > window:
-            raise UncoupleError(
-                f"question {question['id']} has {len(ids)} tokens: with {max_new_tokens} new ones it does not fit in "
-                f"the model's window of {window}. Shorten or remove it."
-            )
-    say(f"ask: {variant.name}: {len(questions)} questions")
-    if engine == "vllm":
-        batches = vllm_batches(len(encoded), noise)
-        found, dtype = _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype, batches)
-    else:
-        model = variant.load(dtype, device)
-        batch_size, batches = choose_batches(model.config, encoded, max_new_tokens, batch_size, noise)
-        found, dtype = answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size), model.dtype
-    texts = decode_answers(tokenizer, [ids for ids, _ in found], encoded)
-    rows = [
-        question | {"answer": text, "tokens": len(ids), "truncated": truncated}
-        for question, text, (ids, truncated) in zip(questions, texts, found, strict=True)
+    store = store or Store()
+    options = Questioning(**options)
+    opened = open_variants(model_folder, [*variants, *((name, None) for name in noises)])
+    sets = [read_table(path, QUESTIONS) for path in question_paths]
+    asked = [
+        Asked(variant, variant.name in noises, table.to_pylist(), record)
+        for variant in opened
+        for table, record in sets
     ]
-    metadata = {
-        **variant.about(dtype),
-        "dimension": questions_record["dimension"],
-        "questions": questions_record["fingerprint"],
-        "prompt": vars(prompt),
-        "max_new_tokens": max_new_tokens,
-        "engine": engine,
-        "batches": batches,
-        "noise": noise,
+    pairs = [{"variant": one.variant.name, "dimension": one.record["dimension"]} for one in asked]
+    results = [
+        Result(", ".join(pair.values()), ANSWERS, answers_key(one, options), one.variant.names(), path, one)
+        for one, pair, path in zip(asked, pairs, output_paths(output, pairs), strict=True)
+    ]
+    # The others may begin as the origin does.
+    results.sort(key=lambda result: not result.work.is_origin)
+    make_each(results, store, "ask", lambda waiting: _Asker(waiting, options, store).make)
+
+
+def answers_key(asked, options):
+    """What answers hang on, for the store; see `Variant.key`."""
+    key = asked.variant.key(options.dtype, options.device)
+    key |= {name: value for name, value in options if name not in key}
+    if options.engine == "vllm":
+        key |= {"versions": versions("vllm")}
+    return key | {
+        "questions": asked.set_name,
+        "noise": asked.noise,
+        "code": code_of("evaluation.answers:answer_questions"),
     }
-    write_table(rows, output, ANSWERS, metadata)
-    empty = sum(not row["answer"] for row in rows)
-    cut = sum(row["truncated"] for row in rows)
-    thinking = sum(cut_thoughts(row["answer"])[1] for row in rows)
-    say(
-        f"ask: {variant.name}: {empty} empty answers, {cut} cut at {max_new_tokens} tokens"
-        + (f", {thinking} that never left their thoughts" if thinking else "")
-    )
 
 
-def choose_batches(config, encoded, max_new_tokens, batch_size, noise):
-    """How many questions are answered at once: for a noise a third of the largest batch that is made without it.
+class _Asker:
+    """Has variants answer: everything is checked and encoded once, and then loaded once."""
 
-    Args:
-        config: of the model.
-        encoded, max_new_tokens, batch_size: see `answer_in_batches`.
-        noise: see `answer_questions`.
+    def __init__(self, waiting, options, store):
+        from uncouple.evaluation.engines import ENGINES
 
-    Returns:
-        (batch size, dict of `most`, the questions of the largest batch; `count` of the batches; and `fingerprint` of
-        which questions share one).
+        first = waiting[0].work.variant
+        self.options, self.store, self.known = options, store, {}
+        self.tokenizer, self.prompt = load_tokenizer(first.folder, options.prompt, options.template_options)
+        self.encoded, self.batches = {}, {}
+        self.engine = ENGINES[options.engine](first, self.tokenizer, options)
+        for asked in (result.work for result in waiting):
+            if asked.set_name not in self.encoded:
+                self.encoded[asked.set_name] = self._encode(asked)
+            which = asked.set_name, asked.noise
+            if which not in self.batches:
+                self.batches[which] = self.engine.choose_batches(self.encoded[asked.set_name], asked.noise)
+        self.engine.load()
 
-    Raises:
-        UncoupleError: a noise would have the same batches.
-    """
-    from uncouple.models.decoding import batches_of
-
-    batches = batches_of(config, encoded, max_new_tokens, batch_size)
-    if noise:
-        without, batch_size = batches, max(1, max(map(len, batches), default=0) // 3)
-        batches = batches_of(config, encoded, max_new_tokens, batch_size)
-        if batches == without:
-            raise UncoupleError(
-                "a noise asks in other batches, and here each question is alone in its batch anyway. Raise the batch "
-                "size (--batch-size, evaluation.batch_size), ask more questions, or leave the noise out."
-            )
-    most = max(map(len, batches), default=0)
-    return batch_size, {"most": most, "count": len(batches), "fingerprint": digest(json.dumps(batches))}
-
-
-def vllm_batches(questions, noise):
-    """What decides how vLLM batches, for it makes its batches itself: the order of the questions and how many it takes
-    at once.
-
-    Args:
-        questions: how many.
-        noise: see `answer_questions`. It has the other order, and a third of vLLM's usual 256 at once, or of the
-            questions.
-
-    Returns:
-        dict of `most`, None where vLLM decides it, and `order`.
-
-    Raises:
-        UncoupleError: one question has no other batches.
-    """
-    if not noise:
-        return {"most": None, "order": "as given"}
-    if questions < 2:
-        raise UncoupleError("a noise asks in other batches, and of one question there are none. Ask more questions.")
-    return {"most": max(1, min(questions, 256) // 3), "order": "reversed"}
-
-
-def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size):
-    """The likeliest next token, again and again; see `decoding.decode`.
-
-    The model's own generation settings do not count, its stop tokens apart: a repetition penalty is not greedy.
-
-    Args:
-        model, tokenizer: of one model.
-        encoded: lists of token ids.
-        max_new_tokens: where an answer is cut off.
-        batch_size: questions answered at once.
-
-    Returns:
-        list of (token ids without stop token, whether it was cut off), in the order given.
-    """
-    from uncouple.models.decoding import decode, stop_tokens
-
-    stops = stop_tokens(model.generation_config, tokenizer)
-    answers = [_Answer(stops) for _ in encoded]
-    decode(model, encoded, answers, max_new_tokens, batch_size, "questions", "ask")
-    return [(answer.ids, answer.goes_on) for answer in answers]
-
-
-class _Answer:
-    def __init__(self, stops):
-        self.stops, self.ids, self.goes_on = stops, [], True
-
-    def take(self, token, _):
-        self.goes_on = token not in self.stops
-        if self.goes_on:
-            self.ids.append(token)
-        return self.goes_on
-
-
-def _answer_with_vllm(model_folder, mask, tokenizer, encoded, max_new_tokens, dtype, batches):
-    """(what `answer_in_batches` gives, dtype) by vLLM, which reads a model from its files alone."""
-    try:
-        from vllm import LLM, SamplingParams
-    except ImportError:
-        raise UncoupleError("the engine vllm is not installed. Install it, or use the engine transformers.") from None
-    from transformers import GenerationConfig
-
-    from uncouple.models.decoding import stop_tokens
-
-    has_own = (Path(model_folder) / "generation_config.json").exists()
-    stops = stop_tokens(
-        GenerationConfig.from_pretrained(str(model_folder)) if has_own else GenerationConfig(), tokenizer
-    )
-    with tempfile.TemporaryDirectory(dir=Path(model_folder).resolve().parent) as scratch:
-        if mask:
-            apply_mask(model_folder, mask, Path(scratch) / "suppressed")
-            model_folder = Path(scratch) / "suppressed"
-        # The model's own settings may hold a repetition penalty, which is not greedy.
-        most = {"max_num_seqs": batches["most"]} if batches["most"] else {}
-        engine = LLM(model=str(model_folder), dtype=dtype, generation_config="vllm", seed=0, **most)
-        sampling = SamplingParams(
-            temperature=0, max_tokens=max_new_tokens, stop_token_ids=sorted(stops), detokenize=False
+    def make(self, result):
+        """Ask, and write the answers."""
+        asked, encoded = result.work, self.encoded[result.work.set_name]
+        batches = self.batches[asked.set_name, asked.noise]
+        say(f"ask: {result.name}: {len(encoded)} questions")
+        drafts = None if asked.is_origin else self._drafts(asked)
+        answers, dtype = self.engine.answer(asked.variant, encoded, batches, drafts)
+        if asked.is_origin and self.engine.can_check:
+            self._keep(asked, [answer.taken for answer in answers])
+        rows = answer_rows(self.tokenizer, asked.questions, encoded, answers)
+        metadata = {
+            **asked.variant.about(dtype),
+            "dimension": asked.record["dimension"],
+            "questions": asked.set_name,
+            "prompt": vars(self.prompt),
+            "max_new_tokens": self.options.max_new_tokens,
+            "engine": self.options.engine,
+            "batches": batches,
+            "noise": asked.noise,
+        }
+        write_table(rows, result.output, ANSWERS, metadata)
+        empty, cut = sum(not row["answer"] for row in rows), sum(row["truncated"] for row in rows)
+        thinking = sum(cut_thoughts(row["answer"])[1] for row in rows)
+        say(
+            f"ask: {result.name}: {empty} empty answers, {cut} cut at {self.options.max_new_tokens} tokens"
+            + (f", {thinking} that never left their thoughts" if thinking else "")
         )
-        step = -1 if batches["order"] == "reversed" else 1
-        prompts = [{"prompt_token_ids": ids} for ids in encoded][::step]
-        outputs = list(engine.generate(prompts, sampling, use_tqdm=False))[::step]
-        dtype = engine.llm_engine.model_config.dtype
-    answers = [_Answer(stops) for _ in encoded]
-    for answer, output in zip(answers, outputs, strict=True):
-        for token in output.outputs[0].token_ids:
-            # It may give the stop token too.
-            if not answer.take(token, None):
-                break
-    return [(answer.ids, answer.goes_on) for answer in answers], dtype
+
+    def _encode(self, asked):
+        window, new = asked.variant.config["max_position_embeddings"], self.options.max_new_tokens
+        encoded = [encode_question(self.tokenizer, row["question"], self.prompt) for row in asked.questions]
+        for row, ids in zip(asked.questions, encoded, strict=True):
+            if len(ids) + new > window:
+                raise UncoupleError(
+                    f"question {row['id']} has {len(ids)} tokens: with {new} new ones it does not fit in the model's "
+                    f"window of {window}. Shorten or remove it."
+                )
+        return encoded
+
+    def _drafts(self, asked):
+        """The origin's replies to the same questions, lists of token ids, where they are known and may be used."""
+        if not self.engine.can_check:
+            return None
+        if asked.set_name not in self.known:
+            found = self.store.get(*self._place(asked))
+            self.known[asked.set_name] = found and found[0].column("tokens").to_pylist()
+        return self.known[asked.set_name]
+
+    def _keep(self, asked, replies):
+        self.known[asked.set_name] = replies
+        column = pa.array(replies, pa.list_(pa.int32()))
+        self.store.put_table(*self._place(asked), pa.table({"tokens": column}), {})
+
+    def _place(self, asked):
+        origin = replace(asked, variant=replace(asked.variant, entries={}), noise=False)
+        return REPLIES, answers_key(origin, self.options)
+
+
+def answer_rows(tokenizer, questions, encoded, answers):
+    """Rows of an answers table.
+
+    Args:
+        tokenizer: of the model that answered.
+        questions: rows of a questions table.
+        encoded: what was asked, lists of token ids.
+        answers: an `engines.Answer` to each.
+    """
+    texts = decode_answers(tokenizer, [answer.ids for answer in answers], encoded)
+    rows = [
+        question | {"answer": text, "tokens": len(answer.ids), "truncated": answer.goes_on}
+        for question, text, answer in zip(questions, texts, answers, strict=True)
+    ]
+    return [{name: row[name] for name in ANSWERS.columns} for row in rows]

@@ -1,11 +1,14 @@
 """Representations: how much two dimensions' hidden states depend on each other, layer by layer (HSIC)."""
 
+import contextlib
+from dataclasses import replace
+
 import numpy as np
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
 from uncouple.evaluation.statistics import CONFIDENCE
-from uncouple.models.batching import batches_by_length
+from uncouple.models.batching import BATCH_TOKENS, make_batches
 from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import encode_samples
@@ -13,7 +16,9 @@ from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import SAMPLES
-from uncouple.variants.variant import open_variant
+from uncouple.records.store import Store, code_of
+from uncouple.variants.each import make_each, variant_results
+from uncouple.variants.variant import load_base, open_variants, suppressed
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "samples", "prompt", "permutations", "seed")
@@ -25,17 +30,16 @@ def measure_hsic(
     samples_b,
     output,
     *,
-    mask,
-    variant,
+    variants=(("origin", None),),
     prompt,
     permutations=1000,
     seed=0,
-    batch_size,
     dtype,
     device,
     template_options=None,
+    store=None,
 ):
-    """Write the HSIC of two dimensions' representations after each decoder layer of a model, or of a masked one.
+    """Write the HSIC of two dimensions' representations after each decoder layer of variants of a model.
 
     A sample's representation is the hidden state of its last token (prompt and response, encoded as for scoring) as
     a decoder layer gives it, so that of the last layer is before the final norm. Sample i of one table is paired with
@@ -56,22 +60,21 @@ def measure_hsic(
     Args:
         model_folder: the base model.
         samples_a, samples_b: samples tables of two dimensions.
-        output: the metrics table to write.
-        mask: a mask file, or None to measure the model as it is.
-        variant: the variant's name, for the record.
+        output: the metrics table to write, with {variant} in it where there are several.
+        variants: see `answers.answer_questions`.
         prompt: one of `terms.PROMPTS`.
         template_options: of the chat template; see `prompts.bind_options`.
         permutations: random pairings.
         seed: of the random pairings.
-        batch_size: samples at once.
         dtype, device: see `models.load_model`.
+        store: `store.Store`; none by default.
 
     Raises:
         UncoupleError: both tables are of one dimension, there are fewer than 4 pairs, a sample does not fit, or the
             representations of a layer are not finite or mostly equal.
     """
-    variant = open_variant(model_folder, mask, variant)
-    layers = find_family(variant.config).layers
+    opened = open_variants(model_folder, variants)
+    layers = find_family(opened[0].config).layers
     tables = [read_table(path, SAMPLES) for path in (samples_a, samples_b)]
     names = [record["dimension"] for _, record in tables]
     if names[0] == names[1]:
@@ -79,29 +82,36 @@ def measure_hsic(
     pairs = min(len(table) for table, _ in tables)
     if pairs < 4:
         raise UncoupleError(f"{samples_a} and {samples_b} make {pairs} pairs, and HSIC needs 4. Draw more samples.")
-    window = variant.config["max_position_embeddings"]
-    tokenizer, prompt = load_tokenizer(model_folder, prompt, template_options)
-    encoded = [_encode(tokenizer, table, pairs, prompt, window) for table, _ in tables]
-    say(f"hsic: {variant.name}: {pairs} pairs of {' and '.join(names)}")
-    model = variant.load(dtype, device)
-    states = [last_states(model, layers, ids, batch_size) for ids in encoded]
-    a, b = (_kernels(s, name) for s, name in zip(states, names, strict=True))
-    who = variant.who() | {"dimension": "-".join(names)}
-    rows = [who | row for row in hsic_rows(a, b, permutations, seed)]
-    write_metrics(
-        rows,
-        output,
-        measured="hsic",
-        alike=ALIKE,
-        **variant.about(model.dtype),
-        samples=[{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables],
-        prompt=vars(prompt),
-        permutations=permutations,
-        seed=seed,
-        code=module_fingerprint("evaluation.hsic"),
-    )
-    low = sum(row["value"] < 0.05 for row in rows if row["metric"] == "hsic_p")
-    say(f"hsic: {variant.name}: of {len(a)} layers, {low} have p below 0.05")
+    made_of = {"prompt": prompt, "template_options": template_options or {}, "permutations": permutations, "seed": seed}
+    records = [{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables]
+    made_of |= {"samples": [record["fingerprint"] for record in records]}
+    made_of |= {"code": code_of("evaluation.hsic:measure_hsic")}
+    results = variant_results(opened, output, "hsic", made_of, dtype, device)
+    results = [replace(result, names=result.names | {"samples": records}) for result in results]
+
+    def prepare(_):
+        window = opened[0].config["max_position_embeddings"]
+        tokenizer, form = load_tokenizer(model_folder, prompt, template_options)
+        encoded = [_encode(tokenizer, table, pairs, form, window) for table, _ in tables]
+        say(f"hsic: {pairs} pairs of {' and '.join(names)}")
+        model = load_base(opened[0], dtype, device)
+        about = {"samples": records, "prompt": vars(form), "permutations": permutations, "seed": seed}
+        about |= {"code": module_fingerprint("evaluation.hsic")}
+
+        def make(result):
+            with suppressed(model, result.work.entries):
+                states = last_states(model, layers, [*encoded[0], *encoded[1]])
+            parts = states[:, :pairs], states[:, pairs:]
+            a, b = (_kernels(s, name) for s, name in zip(parts, names, strict=True))
+            who = result.work.who() | {"dimension": "-".join(names)}
+            rows = [who | row for row in hsic_rows(a, b, permutations, seed)]
+            write_metrics(rows, result.output, measured="hsic", alike=ALIKE, **result.work.about(model.dtype), **about)
+            low = sum(row["value"] < 0.05 for row in rows if row["metric"] == "hsic_p")
+            say(f"hsic: {result.name}: of {len(a)} layers, {low} have p below 0.05")
+
+        return make
+
+    make_each(results, store or Store(), "hsic", prepare)
 
 
 def hsic_rows(a, b, permutations, seed):
@@ -136,49 +146,56 @@ def _encode(tokenizer, table, pairs, prompt, window):
     return [sample.ids for sample in encoded]
 
 
-def last_states(model, layers, encoded, batch_size):
+def last_states(model, layers, encoded, batch_tokens=None):
     """Hidden states of each sample's last token, as each decoder layer gives them.
 
-    Samples are padded on the right, which no token before sees, so in float32 a state does not depend on the batch.
+    Samples are packed without padding, behind what all of them begin with; in float32 a state does not depend on what
+    else is in the batch.
 
     Args:
         model: a causal language model.
         layers: path of its list of decoder layers, as in `families.Family`.
         encoded: lists of token ids.
-        batch_size: samples at once.
+        batch_tokens: the most tokens of a batch of several samples; by default what suits the device.
 
     Returns:
         float32 array (layers, samples, hidden).
     """
     import torch
 
+    from uncouple.models.attention import pack_attention, run_packed
+    from uncouple.models.decoding import compute_prefix, shared_length
     from uncouple.models.rope import longest_together
 
+    together, most = longest_together(model.config), batch_tokens or BATCH_TOKENS[model.device.type]
+    # Where positions stretch with the text, those of its beginning do as well.
+    shared = 0 if together else shared_length(encoded)
+    texts = [ids[shared:] for ids in encoded]
+    lengths = [len(text) for text in texts]
+    # One that must be alone counts as a whole batch.
+    batches = make_batches([max(n, most) if together and n > together else n for n in lengths], most)
     blocks = model.get_submodule(layers)
     states = np.empty((len(blocks), len(encoded), model.config.hidden_size), np.float32)
-    device = model.get_input_embeddings().weight.device
-    batch, last = [], None
 
     def keep(layer):
         def hook(_, inputs, output):
-            states[layer, batch] = output[torch.arange(len(batch)), last].float().cpu().numpy()
+            states[layer, batch] = output[0, last.to(output.device)].float().cpu().numpy()
 
         return hook
 
-    handles = [block.register_forward_hook(keep(layer)) for layer, block in enumerate(blocks)]
-    lengths = [len(ids) for ids in encoded]
-    try:
-        with torch.inference_mode(), Progress(len(encoded), "samples", "hsic") as progress:
-            for batch in batches_by_length(encoded, batch_size, longest_together(model.config)):
-                last = torch.tensor([lengths[i] - 1 for i in batch])
-                width = max(lengths[i] for i in batch)
-                # Nothing that is kept sees the padding, so any id does.
-                ids = torch.tensor([encoded[i] + [0] * (width - lengths[i]) for i in batch], device=device)
-                model.base_model(input_ids=ids, use_cache=False)
-                progress.add(len(batch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode(), Progress(sum(lengths), "tokens", "hsic") as progress, contextlib.ExitStack() as stack:
+        prefix = compute_prefix(model, encoded[0][:shared])
+        stack.enter_context(pack_attention(model))
+        for layer, block in enumerate(blocks):
+            stack.callback(block.register_forward_hook(keep(layer)).remove)
+        for places in batches:
+            if together:
+                # With `dynamic` positions a model keeps those of its longest text until it sees a short one.
+                batch, last = [], torch.empty(0, dtype=torch.long)
+                run_packed(model, [texts[0][:1]])
+            batch, last = places, torch.tensor([lengths[i] for i in places]).cumsum(0) - 1
+            run_packed(model, [texts[i] for i in batch], prefix, shared)
+            progress.add(sum(lengths[i] for i in batch))
     return states
 
 

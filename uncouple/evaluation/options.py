@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from uncouple.data.sources import Rows
+from uncouple.models.places import Running
 from uncouple.options import Count, Dtype, EachOnce, File, Section, Share, Whole
 
 # Of general ability, as lm-evaluation-harness calls them; the last two are our own.
@@ -42,6 +43,10 @@ class Asking(Section):
     def can_batch_otherwise(self) -> bool:
         """Whether there are other batches to ask in; vLLM makes its own, whatever the batch size."""
         return self.engine != "transformers" or self.batch_size > 1
+
+
+class Questioning(Asking, Running):
+    """Options of asking a variant, and where and how its model runs."""
 
 
 class Pairing(Section):

@@ -16,14 +16,28 @@ from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
 from uncouple.progress import Progress, say
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.variants.variant import open_variant
+from uncouple.records.store import Store, code_of
+from uncouple.variants.each import make_each, variant_results
+from uncouple.variants.variant import load_base, open_variants, suppressed
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "text", "window", "windows")
 
 
-def measure_perplexity(model_folder, output, *, source, mask, variant, window, windows, batch_size, dtype, device):
-    """Write a model's perplexity per token, or that of the model with a mask's weights at zero in memory.
+def measure_perplexity(
+    model_folder,
+    output,
+    *,
+    source,
+    variants=(("origin", None),),
+    window,
+    windows,
+    batch_size,
+    dtype,
+    device,
+    store=None,
+):
+    """Write the perplexity per token of variants of a model.
 
     The text is tokenised as a whole, after the special tokens that the tokenizer puts in front, and cut into windows
     that do not overlap; the tail that fills none is dropped. In each window every token but the first is predicted
@@ -37,22 +51,21 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
 
     Args:
         model_folder: the base model.
-        output: the metrics table to write.
+        output: the metrics table to write, with {variant} in it where there are several.
         source: `sources.Rows` of the text; see `read_text`.
-        mask: a mask file, or None to measure the model as it is.
-        variant: the variant's name, for the record.
+        variants: see `answers.answer_questions`.
         window: tokens of a window; None or `max` is the model's maximum, as published.
         windows: how many windows at most, from the text's beginning; 0 is all.
         batch_size: windows at once. In float32 the result does not depend on it.
         dtype, device: see `models.load_model`.
+        store: `store.Store`; none by default.
 
     Raises:
         UncoupleError: the text cannot be read or fills no window, the window is longer than the model's, the model's
             architecture or loss head is not known, or a loss is not finite.
     """
-    from uncouple.models.head import check_head
-
-    variant = open_variant(model_folder, mask, variant)
+    opened = open_variants(model_folder, variants)
+    variant = opened[0]
     # How logits come of the hidden states is known for these families alone; `check_head` finds it out for each.
     find_family(variant.config)
     longest = variant.config["max_position_embeddings"]
@@ -60,34 +73,56 @@ def measure_perplexity(model_folder, output, *, source, mask, variant, window, w
     if not 2 <= window <= longest:
         raise UncoupleError(f"the window is {window} tokens; this model takes 2 to {longest}. Set another (--window).")
     text = read_text(source)
+    about = {"window": window, "text": {"source": str(source), "sha256": hashlib.sha256(text.encode()).hexdigest()}}
+    made_of = {"window": window, "windows": windows, "text": about["text"]["sha256"]}
+    made_of |= {"code": code_of("evaluation.perplexity:measure_perplexity")}
+    results = variant_results(opened, output, "perplexity", made_of, dtype, device)
+
+    def prepare(_):
+        from uncouple.models.head import check_head
+
+        cut = _encode(model_folder, text, window, windows, source)
+        model = load_base(variant, dtype, device)
+        check_head(model)
+
+        def make(result):
+            with suppressed(model, result.work.entries):
+                rows = [result.work.who() | row for row in perplexity_rows(model, cut, batch_size)]
+            said = result.work.about(model.dtype) | about | {"windows": len(cut)}
+            said |= {"code": module_fingerprint("evaluation.perplexity")}
+            write_metrics(rows, result.output, measured="perplexity", alike=ALIKE, **said)
+            say(f"perplexity: {result.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
+
+        return make
+
+    make_each(results, store or Store(), "perplexity", prepare)
+
+
+def _encode(model_folder, text, window, windows, source):
+    """The windows of a text; see `cut_windows`."""
     tokenizer, _ = load_tokenizer(model_folder)
     ids = leading_special_tokens(tokenizer) + tokenizer(text, add_special_tokens=False)["input_ids"]
     cut = cut_windows(ids, window, windows, source)
     say(
-        f"perplexity: {variant.name}: {source} has {len(ids):,} tokens; takes {len(cut)} of {len(ids) // window} "
-        f"windows of {window} and drops the last {len(ids) % window:,} tokens, which fill none"
+        f"perplexity: {source} has {len(ids):,} tokens; takes {len(cut)} of {len(ids) // window} windows of {window} "
+        f"and drops the last {len(ids) % window:,} tokens, which fill none"
     )
-    model = variant.load(dtype, device)
-    check_head(model)
+    return cut
+
+
+def perplexity_rows(model, cut, batch_size):
+    """Rows of a metrics table, as `measure_perplexity` tells them, without model and variant.
+
+    Args:
+        model, cut, batch_size: see `window_losses`.
+    """
     losses = window_losses(model, cut, batch_size)
-    who = variant.who() | {"dimension": "general"}
-    rows = [who | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]
-    rows += [
-        who | {"metric": "nll", "item": f"{number:04d}", "value": loss, "n": 1, "of": window - 1}
+    general = {"dimension": "general"}
+    rows = [general | {"metric": "perplexity"} | exponentiated_mean(losses) | {"n": len(losses), "of": cut[:, 1:].size}]
+    return rows + [
+        general | {"metric": "nll", "item": f"{number:04d}", "value": loss, "n": 1, "of": cut.shape[1] - 1}
         for number, loss in enumerate(losses.tolist())
     ]
-    write_metrics(
-        rows,
-        output,
-        measured="perplexity",
-        alike=ALIKE,
-        **variant.about(model.dtype),
-        window=window,
-        windows=len(cut),
-        text={"source": str(source), "sha256": hashlib.sha256(text.encode()).hexdigest()},
-        code=module_fingerprint("evaluation.perplexity"),
-    )
-    say(f"perplexity: {variant.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
 
 
 def read_text(source):

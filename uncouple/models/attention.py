@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
+from transformers import DynamicCache
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
@@ -33,11 +34,32 @@ def pack_attention(model: PreTrainedModel, kind: str = "cpu") -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
+def run_packed(model, texts, prefix=(), shared=0):
+    """The last hidden states of texts behind one another, (tokens, hidden); see `pack_attention`, which must hold.
+
+    Args:
+        model: a causal language model.
+        texts: lists of token ids, without the prefix.
+        prefix: keys and values of what all texts go on from, by layer; see `decoding.compute_prefix`.
+        shared: tokens of the prefix.
+    """
+    lengths, cache = [len(text) for text in texts], DynamicCache()
+    for layer, states in enumerate(prefix):
+        cache.update(*states, layer)
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([[token for text in texts for token in text]], device=device)
+    positions = torch.cat([torch.arange(shared, shared + length, device=device) for length in lengths])[None]
+    return model.base_model(
+        input_ids=ids, position_ids=positions, cu_seq_lens_q=lengths, past_key_values=cache, use_cache=True
+    ).last_hidden_state[0]
+
+
 def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q, **options):
     """Attention of transformers, sample by sample; an attention function in its sense.
 
     Args:
-        query, key, value: (1, heads, tokens, head size).
+        query: (1, heads, tokens, head size).
+        key, value: the same, behind those of a prefix that all samples go on from, if there is one.
         attention_mask: None; a packed batch needs none.
         cu_seq_lens_q: lengths of the samples.
         options: what the model's layer gives its attention.
@@ -54,11 +76,12 @@ def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q
         module = SimpleNamespace(is_causal=module.is_causal)
     # Attention's result is laid out as its queries are: in the order that is wanted next, it is never copied.
     query = query.transpose(1, 2).contiguous().transpose(1, 2)
-    window, outputs = options.get("sliding_window"), []
-    for q, k, v in zip(*(states.split(cu_seq_lens_q, 2) for states in (query, key, value)), strict=True):
-        mask, tokens = None, q.shape[2]
-        if softcap or (window and tokens > window):
-            mask = _make_mask(tokens, window or tokens, q.dtype, q.device)
+    window, outputs, before = options.get("sliding_window"), [], key.shape[2] - query.shape[2]
+    parts = (query.split(cu_seq_lens_q, 2), *(_split_behind(states, before, cu_seq_lens_q) for states in (key, value)))
+    for q, k, v in zip(*parts, strict=True):
+        mask, tokens = None, k.shape[2]
+        if softcap or before or (window and tokens > window):
+            mask = _make_mask(q.shape[2], tokens, window or tokens, q.dtype, q.device)
         outputs.append(attend(module, q, k, v, mask, **options)[0])
     return (outputs[0] if len(outputs) == 1 else Join.apply(*outputs)), None
 
@@ -74,12 +97,21 @@ def _repeat_heads(query, key, value):
     return (repeat_kv(states, query.shape[1] // key.shape[1]) for states in (key, value))
 
 
+def _split_behind(states, before, lengths):
+    """States of each sample, each time behind the first `before`, which are those of the prefix."""
+    if not before:
+        return states.split(lengths, 2)
+    prefix, *own = states.split([before, *lengths], 2)
+    return [torch.cat([prefix, part], 2) for part in own]
+
+
 # Every layer of a batch asks for the same masks, and attention keeps them for the way back.
 @functools.lru_cache(maxsize=16)
-def _make_mask(tokens, window, dtype, device):
-    """What is added to attention's logits so that a token sees itself and the `window - 1` before, (1, 1, n, n)."""
+def _make_mask(queries, tokens, window, dtype, device):
+    """What is added to attention's logits so that each of a text's last tokens sees itself and the `window - 1` before,
+    (1, 1, queries, tokens)."""
     place = torch.arange(tokens, device=device)
-    behind = place[:, None] - place[None, :]
+    behind = place[-queries:, None] - place[None, :]
     seen = (behind >= 0) & (behind < window)
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 

@@ -1,6 +1,9 @@
-"""Batches of texts of like length."""
+"""Which texts share a batch: padded, those of like length; packed behind one another, any."""
 
 from collections.abc import Sequence
+
+# Tokens of a packed batch: on a CPU more leave its caches, and a GPU is busy with so many.
+BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
 
 def batches_by_length(
@@ -17,3 +20,21 @@ def batches_by_length(
     short = sum(not together or len(ids) <= together for ids in encoded)
     batches = [order[start : min(start + batch_size, short)] for start in range(0, short, batch_size)]
     return batches + [[i] for i in order[short:]]
+
+
+def make_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Batches of sample numbers, each of at most `batch_tokens` tokens: each sample, longest first, goes where it fits.
+
+    The first batches are the fullest, so that what does not fit in memory fails at once and not at the end. A sample
+    longer than `batch_tokens` is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    rooms: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        place = next((i for i, room in enumerate(rooms) if lengths[number] <= room), len(rooms))
+        if place == len(rooms):
+            batches.append([])
+            rooms.append(batch_tokens)
+        batches[place].append(number)
+        rooms[place] -= lengths[number]
+    return batches

@@ -60,12 +60,12 @@ def decode(
     # Positions of a longer prompt are stretched from its first token on.
     shared = 0 if bound and max(map(len, encoded)) > bound else shared_length(encoded)
     with torch.inference_mode(), _ready(model), Progress(len(encoded), unit, label) as progress:
-        prefix = _compute_prefix(model, encoded[0][:shared])
+        prefix = compute_prefix(model, encoded[0][:shared])
         for batch in batches_of(model.config, encoded, max_new_tokens, batch_size):
             prompts, waiting = [encoded[i] for i in batch], [replies[i] for i in batch]
             if bound and len(batch) == 1:
                 # With `dynamic` positions a model keeps those of its longest text until it sees a short one.
-                _compute_prefix(model, prompts[0][:1])
+                compute_prefix(model, prompts[0][:1])
             _decode_batch(model, prompts, waiting, prefix, shared, max_new_tokens)
             progress.add(len(batch))
     return shared
@@ -148,7 +148,7 @@ ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(GROUPED, _whole_mask)
 
 
-def _compute_prefix(model, ids):
+def compute_prefix(model, ids):
     """Keys and values of a prefix by layer, (1, heads, tokens, head size) each."""
     if not ids:
         return []

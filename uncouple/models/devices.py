@@ -6,6 +6,7 @@ import ctypes
 import gc
 import getpass
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from uncouple.progress import say
 if TYPE_CHECKING:
     import torch
 
+# What a driver of NVIDIA, of AMD, or of the subsystem for Linux makes.
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 # Leases of this process, by GPU: they end with it, however it ends.
 _LEASES: dict[str, Any] = {}
 
@@ -47,6 +50,25 @@ def pick_device(device: str | torch.device) -> torch.device:
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
         raise UncoupleError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPUs. Use auto or cpu.")
     return picked
+
+
+def device_kind(device):
+    """What a model will run on, as one text: `cpu`, or `cuda` and the GPU's name, for a card rounds as none other does.
+
+    Where the system has no driver of a GPU, torch is not asked: it takes seconds to import.
+
+    Args:
+        device: see `pick_device` and `pick_devices`.
+    """
+    has_none = sys.platform == "linux" and not any(map(os.path.exists, GPU_DRIVERS))
+    if str(device).startswith("cpu") or (device == "auto" and has_none):
+        return "cpu"
+    import torch
+
+    if device == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    index = pick_device("cuda" if device in ("auto", "all") else device).index
+    return f"cuda {torch.cuda.get_device_name(index or 0)}"
 
 
 def pick_devices(device: str | torch.device) -> list[torch.device]:

@@ -61,6 +61,19 @@ def load_tokenizer(
     return tokenizer, PromptFormat(prompt, bind_options(tokenizer, options or {}))
 
 
+def dtype_name(config, dtype, kind):
+    """Name of the dtype that a model is to have; see `pick_dtype`.
+
+    Args:
+        kind: of the device, `cpu` or `cuda`.
+    """
+    if dtype == "auto":
+        # Older files of transformers call it torch_dtype.
+        named = config.get("dtype") or config.get("torch_dtype") or "float32"
+        dtype = "float32" if kind == "cpu" else named
+    return str(dtype).removeprefix("torch.")
+
+
 def pick_dtype(config: Mapping[str, Any], dtype: str | torch.dtype, device: str | torch.device) -> torch.dtype:
     """The torch.dtype that a model is to have.
 
@@ -72,11 +85,7 @@ def pick_dtype(config: Mapping[str, Any], dtype: str | torch.dtype, device: str 
     """
     import torch
 
-    if dtype == "auto":
-        # Older files of transformers call it torch_dtype.
-        named = config.get("dtype") or config.get("torch_dtype") or "float32"
-        dtype = "float32" if getattr(device, "type", device) == "cpu" else named
-    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
+    return getattr(torch, dtype_name(config, dtype, getattr(device, "type", device)))
 
 
 def load_model(

@@ -42,8 +42,8 @@ class Format:
         version: raised with each change that code of before cannot read.
         keys: what its record must say, besides; a dot reaches into an object of it.
         columns: of a table, in order, by name; None for a JSON record. A type is one of Arrow's, or `name`, a text
-            that many rows share; with a question mark it may be null. A column with `{dimension}` in its name is there
-            for each of the record's dimensions.
+            that many rows share, or `tokens`, a list of token ids; with a question mark it may be null.
+            A column with `{dimension}` in its name is there for each of the record's dimensions.
         checks: what must be true of the rows; see `checks`.
         made_by: the module that makes it, whose fingerprint is the table's `code` where no other is given.
         places: where it lies in a results folder, by what its record says; `*` stands for any name.
@@ -61,7 +61,8 @@ class Format:
         """The Arrow schema of a table with this record."""
         import pyarrow as pa
 
-        types, columns = {"name": pa.dictionary(pa.int32(), pa.string())}, self.columns or {}
+        types = {"name": pa.dictionary(pa.int32(), pa.string()), "tokens": pa.list_(pa.int32())}
+        columns = self.columns or {}
         fields = []
         for is_each, group in itertools.groupby(columns, lambda name: "{dimension}" in name):
             names = list(group)
@@ -180,6 +181,9 @@ ANSWERS = Format(
     places=("answers/{model}/{variant}/{dimension}.parquet",),
 )
 
+# The tokens of the origin's answers, stop token and all, which the store keeps for variants that may begin as it does.
+REPLIES = Format("replies", version=1, columns={"tokens": "tokens"}, made_by="evaluation.answers")
+
 # p_unsafe is null where the judge gives none. Of an empty answer, and of one that never left its thoughts, there is no
 # verdict.
 VERDICTS = Format(
@@ -264,6 +268,6 @@ JUDGE = Format(
 
 FORMATS = {
     known.kind: known
-    for known in (SAMPLES, QUESTIONS, SCORE_SHARD, MASK, ANSWERS, VERDICTS, METRICS, PLACEMENT, COUPLING)
+    for known in (SAMPLES, QUESTIONS, SCORE_SHARD, MASK, ANSWERS, REPLIES, VERDICTS, METRICS, PLACEMENT, COUPLING)
     + (MODEL, HASHES, CHECKPOINT, JUDGE)
 }

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
+from uncouple.models.batching import make_batches
 from uncouple.models.head import logits_in_parts, loss_head
 from uncouple.models.prompts import Encoded
 from uncouple.scoring.kernels import Ragged
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
     from uncouple.scoring.scaling import Scaling
 
 NOT_FINITE = "Score in float32, or remove the sample."
-
-
-def make_batches(lengths, batch_tokens):
-    """Batches of sample numbers, each of at most `batch_tokens` tokens: each sample, longest first, goes where it fits.
-
-    The first batches are the fullest, so that what does not fit in memory fails at once and not at the end. A sample
-    longer than `batch_tokens` is a batch of its own.
-    """
-    batches, rooms = [], []
-    for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        place = next((i for i, room in enumerate(rooms) if lengths[number] <= room), len(rooms))
-        if place == len(rooms):
-            batches.append([])
-            rooms.append(batch_tokens)
-        batches[place].append(number)
-        rooms[place] -= lengths[number]
-    return batches
 
 
 @dataclass(frozen=True)

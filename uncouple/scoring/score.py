@@ -25,8 +25,12 @@ from uncouple.scoring.kernels import ACCUMULATOR_DTYPE
 from uncouple.scoring.memory import Plan, plan_scoring
 from uncouple.scoring.options import Scoring
 from uncouple.scoring.packing import Batch, pack_samples
-from uncouple.scoring.shards import Top, write_shard
+from uncouple.scoring.shards import Top, about_model, about_samples, write_shard
 from uncouple.scoring.tops import count_levels, find_quantiles, top_entries
+
+QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
+OTHER_DTYPE = "Score in float32 or bfloat16 (--dtype)."
+_LEVEL_BITS = 12
 
 
 def score_layers(
@@ -76,8 +80,8 @@ def score_layers(
     )
     tops, matrices = score_model(model, names, batches, options.keep, plan.passes)
     metadata = {
-        "model": {k: record[k] for k in ("name", "source", "fingerprint", "tokenizer")},
-        "samples": {k: samples_record.get(k) for k in ("dimension", "label", "n", "seed", "source", "fingerprint")},
+        "model": about_model(record),
+        "samples": about_samples(samples_record),
         "layers": [split_name(names[0])[1], split_name(names[-1])[1]],
         "module": options.module,
         "prompt": vars(prompt),

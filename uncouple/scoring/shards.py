@@ -18,6 +18,8 @@ from uncouple.records.formats import SCORE_SHARD
 
 # Flat row-major indices and scores of the top entries of a matrix, by rank.
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]
+# Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
+ENCODING = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
 
 
 def top_count(ratio: float, size: int) -> int:
@@ -42,10 +44,18 @@ def write_shard(path: str | Path, tops: Mapping[str, Top], metadata: dict[str, A
         "index": np.concatenate(index),
         "score": np.concatenate(score),
     }
-    # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
-    encoding = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
     table = pa.table(columns, schema=SCORE_SHARD.schema(metadata))
-    write_table(table, path, SCORE_SHARD, metadata, **encoding)
+    write_table(table, path, SCORE_SHARD, metadata, **ENCODING)
+
+
+def about_model(record):
+    """What a shard says of the model; see `folders.model_record`."""
+    return {key: record[key] for key in ("name", "source", "fingerprint", "tokenizer")}
+
+
+def about_samples(record):
+    """What a shard says of the samples, from their table's metadata."""
+    return {key: record.get(key) for key in ("dimension", "label", "n", "seed", "source", "fingerprint")}
 
 
 @dataclass

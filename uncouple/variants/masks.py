@@ -1,4 +1,4 @@
-"""Masks: the selected weights of a model with their original values, on disk and put on a model in memory."""
+"""Masks: the selected weights of a model with their original values, on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,18 +40,3 @@ def check_model(what: str | Path, made_from: Mapping[str, Any], record: Mapping[
                 f"{what}: made from another {name} ({made_from['name']}, fingerprint {made_from[key]}) than "
                 f"{record['name']} ({record[key]}). Make it again from this model."
             )
-
-
-def suppress_in_memory(model, entries):
-    """Set the mask's weights of a loaded model to zero.
-
-    Args:
-        model: a causal language model.
-        entries: dict of module to (index, value), as `read_mask` gives them.
-    """
-    import torch
-
-    with torch.no_grad():
-        for name, (index, _) in entries.items():
-            weight = model.get_submodule(name).weight
-            weight.view(-1)[torch.tensor(index, device=weight.device)] = 0

@@ -1,11 +1,19 @@
 """Variants: a model as it is or under a mask, in memory, and what a record says of it."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from uncouple.errors import UncoupleError
+from uncouple.models.devices import device_kind
 from uncouple.models.folders import check_folder, model_record
-from uncouple.models.load import load_model
+from uncouple.models.load import dtype_name, load_model
 from uncouple.progress import say
-from uncouple.variants.masks import read_mask, suppress_in_memory
+from uncouple.records.files import digest
+from uncouple.records.store import versions
+from uncouple.variants.masks import read_mask
+
+# The base's fingerprints by what they are of.
+PRINTS = {"weights": "fingerprint", "tokenizer": "tokenizer", "generation": "generation"}
 
 
 @dataclass(frozen=True)
@@ -17,8 +25,9 @@ class Variant:
         folder: the base model's.
         config: the base's config.json, a dict.
         model: the base's record, see `models.model_record`.
-        entries: see `masks.suppress_in_memory`.
+        entries: see `masks.read_mask`.
         mask: the mask's metadata without the shapes, or None.
+        mask_path: the mask's file, or None.
     """
 
     name: str
@@ -27,17 +36,15 @@ class Variant:
     model: dict
     entries: dict
     mask: dict | None
-
-    def load(self, dtype, device):
-        """The model, ready to run; see `models.load_model`."""
-        model = load_model(self.folder, dtype, device)
-        suppress_in_memory(model, self.entries)
-        say(f"{self.name}: {model.dtype} on {model.device}")
-        return model
+    mask_path: str | None = None
 
     def who(self):
         """Whose row of a table it is: dict of model and variant, by name."""
         return {"model": self.model["name"], "variant": self.name}
+
+    def names(self):
+        """What a record says that is this experiment's alone: two experiments may call one variant by two names."""
+        return self.who() | {"mask": self.mask}
 
     def about(self, dtype):
         """What the record of all that is measured of a variant says.
@@ -45,24 +52,75 @@ class Variant:
         Returns:
             dict of model, variant, mask, dtype, and the base's three `fingerprints` by what they are of.
         """
-        prints = {"weights": "fingerprint", "tokenizer": "tokenizer", "generation": "generation"}
-        about = {"mask": self.mask, "dtype": str(dtype).removeprefix("torch.")}
-        return self.who() | about | {"fingerprints": {name: self.model[key] for name, key in prints.items()}}
+        about = self.names() | {"dtype": str(dtype).removeprefix("torch.")}
+        return about | {"fingerprints": {name: self.model[key] for name, key in PRINTS.items()}}
+
+    def key(self, dtype, device):
+        """What a measurement of this variant hangs on, whatever is measured, for the store.
+
+        Args:
+            dtype, device: see `models.load_model`.
+        """
+        kind = device_kind(device)
+        entries = [(name, index.astype("<i8").tobytes()) for name, (index, _) in sorted(self.entries.items())]
+        return {
+            "model": {name: self.model[key] for name, key in PRINTS.items()},
+            "mask": digest(*(part for entry in entries for part in entry)) if entries else None,
+            "dtype": dtype_name(self.config, dtype, kind.partition(" ")[0]),
+            "device": kind,
+            "versions": versions(),
+        }
 
 
-def open_variant(folder, mask, name):
-    """A `Variant`, checked before anything is loaded.
+def open_variants(folder, wanted):
+    """`Variant`s of one base, all of them checked before anything is loaded.
 
     Args:
         folder: the base model's.
-        mask: a mask file, or None for the base as it is.
-        name: for the record.
+        wanted: pairs of a name for the record and a mask file, None for the base as it is.
 
     Raises:
-        UncoupleError: not a whole model, or a mask of another one.
+        UncoupleError: not a whole model, a mask of another one, or two variants of one name.
     """
-    record, config = model_record(folder), check_folder(folder)
-    entries, metadata = read_mask(mask, record) if mask else ({}, None)
-    if metadata:
-        metadata = {key: value for key, value in metadata.items() if key != "shapes"}
-    return Variant(name, folder, config, record, entries, metadata)
+    record, config, found = model_record(folder), check_folder(folder), {}
+    for name, mask in wanted:
+        if name in found:
+            raise UncoupleError(f"variant {name!r} is named twice. Give each a name of its own.")
+        entries, metadata = read_mask(mask, record) if mask else ({}, None)
+        if metadata:
+            metadata = {key: value for key, value in metadata.items() if key != "shapes"}
+        found[name] = Variant(name, folder, config, record, entries, metadata, mask)
+    return list(found.values())
+
+
+def load_base(variant, dtype, device):
+    """The base of variants, ready to run; see `models.load_model`."""
+    model = load_model(variant.folder, dtype, device)
+    say(f"{variant.model['name']}: {model.dtype} on {model.device}")
+    return model
+
+
+@contextmanager
+def suppressed(model, entries):
+    """A loaded model with a mask's weights at zero. Their values are put back, bit for bit, however the block ends.
+
+    Args:
+        model: a causal language model.
+        entries: dict of module to (index, value), as `masks.read_mask` gives them. The values put back are the
+            model's own: the mask's are float32.
+    """
+    import torch
+
+    kept = []
+    try:
+        with torch.no_grad():
+            for name, (index, _) in entries.items():
+                weight = model.get_submodule(name).weight.view(-1)
+                places = torch.tensor(index, device=weight.device)
+                kept.append((weight, places, weight[places]))
+                weight[places] = 0
+        yield model
+    finally:
+        with torch.no_grad():
+            for weight, places, values in kept:
+                weight[places] = values

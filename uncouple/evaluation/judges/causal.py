@@ -1,6 +1,7 @@
 """A causal language model as judge: one forward pass a batch over a shared prefix, a longer reply only where needed."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,6 +10,9 @@ from pydantic import Field
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.kinds import ModelJudge
+from uncouple.models.devices import device_kind
+from uncouple.models.folders import check_folder, model_record
+from uncouple.models.load import dtype_name, load_model, load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
 from uncouple.options import File
 from uncouple.progress import say
@@ -46,7 +50,6 @@ class Causal(ModelJudge):
         return {"model": places.model} | ({"template": template} if template else {})
 
     def identity(self, files):
-        from uncouple.models.folders import model_record
 
         record, template = model_record(files["model"]), files.get("template")
         prints = {key: record[key] for key in ("fingerprint", "tokenizer", "generation")}
@@ -74,26 +77,29 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         batch_size: answers judged at once.
 
     Returns:
-        function of (questions, answers) to a list of (verdict, p_unsafe): `safe`, `unsafe` or `none`, and the softmax
+        function, which loads the judge when it is first called, of (questions, answers) to a list of (verdict,
+        p_unsafe): `safe`, `unsafe` or `none`, and the softmax
         over the two verdict tokens alone, None where the verdict is not read from a first token.
 
     Raises:
         UncoupleError: the template or the judge cannot be used, its files were changed since they were fetched,
             or (of the function) an answer is too long for it.
     """
-    from uncouple.models.folders import check_folder, model_record
-    from uncouple.models.load import load_model, load_tokenizer
 
     written = read_template(template) if template else None
     # That its files are those that were fetched, the card with its template among them.
     model_record(folder)
-    tokenizer, _ = load_tokenizer(folder, "bare" if template else "chat")
-    window = check_folder(folder)["max_position_embeddings"]
-    model = load_model(folder, dtype, device)
+    config = check_folder(folder)
+    window = config["max_position_embeddings"]
+
+    @functools.cache
+    def load():
+        return load_tokenizer(folder, "bare" if template else "chat")[0], load_model(folder, dtype, device)
 
     def judge(questions, answers):
         if not questions:
             return []
+        tokenizer, model = load()
         texts = [fill_template(tokenizer, written, q, a) for q, a in zip(questions, answers, strict=True)]
         encoded = [encode_text(tokenizer, text, template is not None) for text in texts]
         for row, ids in enumerate(encoded):
@@ -113,7 +119,7 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         return judge_texts(model, tokenizer, encoded, pairs, category, batch_size)
 
     # What `auto` came to, for the record.
-    judge.dtype = str(model.dtype).removeprefix("torch.")
+    judge.dtype = dtype_name(config, dtype, device_kind(device).partition(" ")[0])
     return judge
 
 

@@ -1,5 +1,6 @@
 """A judge of embeddings and words: an encoder reads question and answer, a logistic regression calls the answer."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,12 @@ def embedding_judge(judge_path, encoder, *, device="cpu", batch_size=64):
             "Train it again with this one, or give that one."
         )
 
+    known = {}
+
     def call(questions, answers):
-        asked, said = read_pairs(questions, answers, encoder, device=device, batch_size=batch_size)
+        if texts := [text for text in dict.fromkeys([*questions, *answers]) if text not in known]:
+            known.update(zip(texts, mean_states(texts, encoder, device=device, batch_size=batch_size), strict=True))
+        asked, said = (np.array([known[text] for text in texts]) for texts in (questions, answers))
         x = make_features(asked, said, answers, np.array(judge["centres"]))
         found = predict(x, np.array(judge["coefficients"]), judge["intercept"])
         return [("unsafe" if p >= judge["threshold"] else "safe", p) for p in found.tolist()]
@@ -133,7 +138,7 @@ def mean_states(texts, folder, *, device="cpu", batch_size=64):
 
     record = encoder_record(folder)
     tokenizer, _ = load_tokenizer(folder)
-    model = _load_encoder(folder, device)
+    model = _load_encoder(str(folder), record["fingerprint"], device)
     half = model.config.num_hidden_layers // 2
     layers = (half, half + 1, model.config.num_hidden_layers)
     # A question comes once for each answer to it.
@@ -189,7 +194,9 @@ def _who(record):
     return f"{record['name']}, fingerprint {record['fingerprint']}"
 
 
-def _load_encoder(folder, device):
+@functools.lru_cache(maxsize=1)
+def _load_encoder(folder, fingerprint, device):
+    """An encoder, which all that is embedded in one job shares; the fingerprint tells when it is another."""
     import torch
     from transformers import AutoModel
 

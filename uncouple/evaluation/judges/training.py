@@ -10,6 +10,7 @@ from uncouple.progress import say
 from uncouple.records.files import read_table, write_record
 from uncouple.records.fingerprint import module_fingerprint
 from uncouple.records.formats import JUDGE, LABELS, SAMPLES
+from uncouple.variants.each import output_paths
 
 FOLDS = 5
 BINS = 10
@@ -92,6 +93,29 @@ def train_judge(sample_tables, encoder, output, *, replies=(), test=(), seed=0, 
     said = [f"{what} {judge[what]['auroc']['value']:.3f}" for what in ("held_out", "test") if judge[what]]
     called = [f"{kind} {row['n']} of {row['of']}" for kind, row in judge["kinds"].items()]
     say(f"train: {dimension}: {len(rows)} samples, AUROC {', '.join(said)}; called right: {', '.join(called)}")
+
+
+def train_judges(sample_tables, encoder, output, *, replies=(), test=(), **options):
+    """Train a judge of each dimension that there are samples of, with one load of the encoder.
+
+    Args:
+        sample_tables: samples tables, both labels of each dimension among them.
+        encoder, replies: see `train_judge`.
+        output: the JSON file to write, with {dimension} in it where there are several.
+        test: samples tables of any of the dimensions.
+        options: see `train_judge`.
+    """
+    groups = {}
+    for kind, paths in (("samples", sample_tables), ("test", test)):
+        for path in paths:
+            dimension = read_table(path, SAMPLES)[1]["dimension"]
+            groups.setdefault(dimension, {"samples": [], "test": []})[kind].append(path)
+    for dimension, group in groups.items():
+        if not group["samples"]:
+            raise UncoupleError(f"{group['test'][0]}: samples of {dimension} to test on, and none to train on.")
+    outputs = output_paths(output, [{"dimension": dimension} for dimension in groups])
+    for group, path in zip(groups.values(), outputs, strict=True):
+        train_judge(group["samples"], encoder, path, replies=replies, test=group["test"], **options)
 
 
 def halve(replies, seed):

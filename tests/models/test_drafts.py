@@ -1,0 +1,149 @@
+"""Replies that begin like a draft are those that decoding from scratch gives, whatever the draft."""
+
+import pytest
+import torch
+from conftest import FAMILY_CONFIGS, TEXTS, write_mask
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uncouple.evaluation.engines import answer_in_batches, reply_in_batches
+from uncouple.models import drafts as module
+from uncouple.models.drafts import can_check, check_drafts
+from uncouple.models.families import target_names
+from uncouple.models.load import load_model, load_tokenizer
+from uncouple.models.prompts import encode_question
+from uncouple.records.files import read_json
+from uncouple.variants.masks import read_mask
+from uncouple.variants.variant import suppressed
+
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8, "long_factor": [8.0] * 8}
+LONGROPE |= {"original_max_position_embeddings": 64}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+
+
+@pytest.fixture(scope="module")
+def loaded(make_model):
+    """A function of family to (model, tokenizer, prompts, answers of 12 tokens with their stop tokens)."""
+    made = {}
+
+    def load(family):
+        if family not in made:
+            folder = make_model(family)
+            model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
+            prompts = [encode_question(tokenizer, q, "chat") for q, _ in TEXTS]
+            truth = reply_in_batches(model, tokenizer, prompts, 12, 64)
+            made[family] = model, tokenizer, prompts, truth
+        return made[family]
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def worth_while(monkeypatch):
+    """All drafts are checked, however few are of use."""
+    monkeypatch.setattr(module, "WORTH", 0)
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_any_draft_gives_what_decoding_gives(loaded, family, data):
+    """Drafts that are right, cut, wrong from some token on, of other length, empty, or that stop where they should not;
+    and answers that are cut elsewhere than the draft."""
+    model, tokenizer, prompts, truth = loaded(family)
+    new = data.draw(st.integers(1, 12))
+    draft = []
+    for answer in truth:
+        right = answer.taken[: data.draw(st.integers(0, 12))]
+        wrong = data.draw(st.lists(st.integers(0, 40), max_size=3))
+        draft.append(right + wrong + data.draw(st.sampled_from([[], answer.taken[len(right) + len(wrong) :]])))
+    size = data.draw(st.sampled_from([1, 3, 64]))
+    found = answer_in_batches(model, tokenizer, prompts, new, size, draft)
+    assert found == answer_in_batches(model, tokenizer, prompts, new, 64)
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_right_drafts_are_taken_without_decoding(loaded, family, monkeypatch):
+    model, tokenizer, prompts, truth = loaded(family)
+    monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("nothing is left to decode"))
+    # Two tokens of so small a model may well be in doubt.
+    monkeypatch.setattr(module, "NEAR", 0)
+    found = reply_in_batches(model, tokenizer, prompts, 12, 64, [answer.taken for answer in truth])
+    assert [answer.taken for answer in found] == [answer.taken for answer in truth]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize("step", [3, 50, 2000])
+def test_a_variant_that_begins_as_the_origin_does(loaded, make_model, tmp_path, family, step):
+    """Few weights less, so that answers are the origin's for a while; and many."""
+    model, tokenizer, prompts, truth = loaded(family)
+    folder = make_model(family)
+    names = target_names(read_json(folder / "config.json"), "mlp")
+    mask = write_mask(tmp_path / "mask.parquet", folder, {name: range(0, 6144, step) for name in names})
+    with suppressed(model, read_mask(mask)[0]):
+        fresh = answer_in_batches(model, tokenizer, prompts, 12, 64)
+        found = answer_in_batches(model, tokenizer, prompts, 12, 64, [answer.taken for answer in truth])
+    assert found == fresh
+    if step == 3:
+        assert fresh != [(answer.ids, answer.goes_on) for answer in truth]
+
+
+def test_marks_are_the_likeliest_tokens(loaded):
+    model, _, prompts, truth = loaded("mistral")
+    drafts = [answer.taken[:5] + [7] + answer.taken[6:] for answer in truth]
+    for ids, draft, marks in zip(prompts, drafts, check_drafts(model, prompts, drafts), strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + draft])).logits[0, len(ids) - 1 : -1]
+        assert marks == (logits.argmax(1) == torch.tensor(draft)).tolist()
+    assert check_drafts(model, [], []) == []
+
+
+def test_tokens_as_likely_as_one_another_are_decoded(loaded, monkeypatch):
+    """With each token in doubt, each is decoded: the draft decides none, and the text is the same."""
+    model, tokenizer, prompts, truth = loaded("llama")
+    taken = [answer.taken for answer in truth]
+    # The last tokens of a vocabulary that nobody says become twins of the first one of an answer.
+    twin = len(tokenizer) - 1
+    head = model.get_output_embeddings().weight
+    kept = head[twin].clone()
+    with torch.no_grad():
+        head[twin] = head[taken[0][0]] * (1 + 1e-7)
+    assert not check_drafts(model, prompts, taken)[0][0]
+    fresh = reply_in_batches(model, tokenizer, prompts, 12, 64)
+    found = reply_in_batches(model, tokenizer, prompts, 12, 64, taken)
+    assert [answer.taken for answer in found] == [answer.taken for answer in fresh]
+    with torch.no_grad():
+        head[twin] = kept
+    monkeypatch.setattr(module, "NEAR", float("inf"))
+    found = reply_in_batches(model, tokenizer, prompts, 12, 64, taken)
+    assert [answer.taken for answer in found] == taken
+
+
+def test_an_answer_that_is_empty(loaded):
+    model, tokenizer, prompts, truth = loaded("llama")
+    model.generation_config.eos_token_id = truth[0].taken[0]
+    fresh = answer_in_batches(model, tokenizer, prompts, 12, 64)
+    assert fresh[0] == ([], False)
+    for draft in ([answer.taken for answer in truth], [[answer.taken[0]] for answer in truth], [[] for _ in truth]):
+        assert answer_in_batches(model, tokenizer, prompts, 12, 64, draft) == fresh
+    model.generation_config.eos_token_id = 1
+
+
+def test_drafts_of_no_use_are_not_checked_for_long(loaded, monkeypatch):
+    model, tokenizer, prompts, truth = loaded("llama")
+    monkeypatch.setattr(module, "WORTH", 0.5)
+    monkeypatch.setattr(module, "BATCH_TOKENS", {"cpu": 1})
+    wrong = [[7, *answer.taken[1:]] for answer in truth]
+    marks = check_drafts(model, prompts, wrong)
+    assert sum(map(bool, marks)) == 1
+    assert all(map(bool, check_drafts(model, prompts, [answer.taken for answer in truth])))
+    found = reply_in_batches(model, tokenizer, prompts, 12, 64, wrong)
+    assert [answer.taken for answer in found] == [answer.taken for answer in truth]
+
+
+def test_where_text_stretches_positions_or_arithmetic_decides_nothing_is_checked(make_model):
+    folder = make_model("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=64)
+    assert not can_check(load_model(folder, "float32", "cpu"))
+    assert not can_check(load_model(make_model("llama", rope_parameters=DYNAMIC), "float32", "cpu"))
+    assert not can_check(load_model(make_model("llama"), "bfloat16", "cpu"))
+    assert can_check(load_model(make_model("llama"), "float32", "cpu"))

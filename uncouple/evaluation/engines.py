@@ -1,0 +1,231 @@
+"""What has a model answer: transformers, or vLLM. An engine is asked which batches it would make before it loads."""
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+
+from uncouple.errors import UncoupleError
+from uncouple.models.devices import release_memory
+from uncouple.progress import say
+from uncouple.records.files import digest
+from uncouple.variants.checkpoints import apply_mask
+from uncouple.variants.variant import load_base, suppressed
+
+
+class Answer:
+    """A reply as it comes.
+
+    Attributes:
+        ids: its tokens without the stop token.
+        taken: its tokens with the stop token.
+        goes_on: whether none has stopped it yet; in the end, whether it was cut off.
+    """
+
+    def __init__(self, stops):
+        self.stops, self.taken, self.goes_on = stops, [], True
+
+    @property
+    def ids(self):
+        return self.taken if self.goes_on else self.taken[:-1]
+
+    def take(self, token, _):
+        """Add a token, and say whether the reply goes on."""
+        self.taken.append(token)
+        self.goes_on = token not in self.stops
+        return self.goes_on
+
+
+class Transformers:
+    """Answers by transformers; one load serves all variants.
+
+    Args:
+        base: a `Variant` of the base that is asked.
+        tokenizer: the base's.
+        options: `answers.Options`.
+    """
+
+    def __init__(self, base, tokenizer, options):
+        from uncouple.models.folders import read_config
+
+        self.base, self.tokenizer, self.options = base, tokenizer, options
+        self.config, self.model = read_config(base.folder), None
+
+    def choose_batches(self, encoded, noise):
+        """What a record says of the batches; see `choose_batches`."""
+        return choose_batches(self.config, encoded, self.options.max_new_tokens, self.options.batch_size, noise)[1]
+
+    def load(self):
+        from uncouple.models.drafts import can_check
+
+        self.model = load_base(self.base, self.options.dtype, self.options.device)
+        self.can_check = can_check(self.model)
+
+    def answer(self, variant, encoded, batches, drafts):
+        """(an `Answer` to each prompt, torch.dtype).
+
+        Args:
+            variant: the `Variant` to ask.
+            encoded: prompts, lists of token ids.
+            batches: see `choose_batches`.
+            drafts: see `answer_in_batches`.
+        """
+        with suppressed(self.model, variant.entries) as model:
+            new = self.options.max_new_tokens
+            return reply_in_batches(model, self.tokenizer, encoded, new, batches["most"] or 1, drafts), model.dtype
+
+
+class Vllm:
+    """Answers by vLLM, which reads a model from its files alone: a load for each variant and set of questions. See
+    `Transformers`."""
+
+    can_check = False
+
+    def __init__(self, base, tokenizer, options):
+        self.base, self.tokenizer, self.options = base, tokenizer, options
+
+    def choose_batches(self, encoded, noise):
+        return vllm_batches(len(encoded), noise)
+
+    def load(self):
+        try:
+            import vllm  # noqa: F401
+        except ImportError:
+            raise UncoupleError(
+                "the engine vllm is not installed. Install it, or use the engine transformers."
+            ) from None
+
+    def answer(self, variant, encoded, batches, drafts):
+        from vllm import SamplingParams
+
+        stops, answers = self._stop_tokens(), []
+        sampling = SamplingParams(
+            temperature=0, max_tokens=self.options.max_new_tokens, stop_token_ids=sorted(stops), detokenize=False
+        )
+        step = -1 if batches["order"] == "reversed" else 1
+        prompts = [{"prompt_token_ids": ids} for ids in encoded][::step]
+        with self._engine(variant, batches) as engine:
+            outputs = list(engine.generate(prompts, sampling, use_tqdm=False))[::step]
+            dtype = engine.llm_engine.model_config.dtype
+        for output in outputs:
+            answers.append(Answer(stops))
+            for token in output.outputs[0].token_ids:
+                # It may give the stop token too.
+                if not answers[-1].take(token, None):
+                    break
+        return answers, dtype
+
+    @contextlib.contextmanager
+    def _engine(self, variant, batches):
+        from vllm import LLM
+
+        # Of the engine before.
+        release_memory()
+        folder = Path(variant.folder)
+        with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as scratch:
+            if variant.mask_path:
+                apply_mask(folder, variant.mask_path, Path(scratch) / "suppressed")
+                folder = Path(scratch) / "suppressed"
+            most = {"max_num_seqs": batches["most"]} if batches["most"] else {}
+            # The model's own settings may hold a repetition penalty, which is not greedy.
+            yield LLM(model=str(folder), dtype=self.options.dtype, generation_config="vllm", seed=0, **most)
+
+    def _stop_tokens(self):
+        from transformers import GenerationConfig
+
+        from uncouple.models.decoding import stop_tokens
+
+        folder = Path(self.base.folder)
+        has_own = (folder / "generation_config.json").exists()
+        settings = GenerationConfig.from_pretrained(str(folder)) if has_own else GenerationConfig()
+        return stop_tokens(settings, self.tokenizer)
+
+
+ENGINES = {"transformers": Transformers, "vllm": Vllm}
+
+
+def choose_batches(config, encoded, max_new_tokens, batch_size, noise):
+    """How many questions are answered at once: for a noise a third of the largest batch that is made without it.
+
+    Args:
+        config: of the model.
+        encoded, max_new_tokens, batch_size: see `answer_in_batches`.
+        noise: see `answer_questions`.
+
+    Returns:
+        (batch size, dict of `most`, the questions of the largest batch; `count` of the batches; and `fingerprint` of
+        which questions share one).
+
+    Raises:
+        UncoupleError: a noise would have the same batches.
+    """
+    from uncouple.models.decoding import batches_of
+
+    batches = batches_of(config, encoded, max_new_tokens, batch_size)
+    if noise:
+        without, batch_size = batches, max(1, max(map(len, batches), default=0) // 3)
+        batches = batches_of(config, encoded, max_new_tokens, batch_size)
+        if batches == without:
+            raise UncoupleError(
+                "a noise asks in other batches, and here each question is alone in its batch anyway. Raise the batch "
+                "size (--batch-size, evaluation.batch_size), ask more questions, or leave the noise out."
+            )
+    most = max(map(len, batches), default=0)
+    return batch_size, {"most": most, "count": len(batches), "fingerprint": digest(json.dumps(batches))}
+
+
+def vllm_batches(questions, noise):
+    """What decides how vLLM batches, for it makes its batches itself: the order of the questions and how many it takes
+    at once.
+
+    Args:
+        questions: how many.
+        noise: see `answer_questions`. It has the other order, and a third of vLLM's usual 256 at once, or of the
+            questions.
+
+    Returns:
+        dict of `most`, None where vLLM decides it, and `order`.
+
+    Raises:
+        UncoupleError: one question has no other batches.
+    """
+    if not noise:
+        return {"most": None, "order": "as given"}
+    if questions < 2:
+        raise UncoupleError("a noise asks in other batches, and of one question there are none. Ask more questions.")
+    return {"most": max(1, min(questions, 256) // 3), "order": "reversed"}
+
+
+def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, drafts=None):
+    """The likeliest next token, again and again; see `decoding.decode`.
+
+    The model's own generation settings do not count, its stop tokens apart: a repetition penalty is not greedy.
+
+    Args:
+        model, tokenizer: of one model.
+        encoded: lists of token ids.
+        max_new_tokens: where an answer is cut off.
+        batch_size: questions answered at once.
+        drafts: for each question tokens that its answer may begin with, stop token and all, or None; see `drafts`.
+
+    Returns:
+        list of (token ids without stop token, whether it was cut off), in the order given.
+    """
+    answers = reply_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, drafts)
+    return [(answer.ids, answer.goes_on) for answer in answers]
+
+
+def reply_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, drafts=None):
+    """The same as a list of `Answer`."""
+    from uncouple.models.decoding import decode, stop_tokens
+    from uncouple.models.drafts import decode_from_drafts
+
+    stops = stop_tokens(model.generation_config, tokenizer)
+    answers = [Answer(stops) for _ in encoded]
+    said = (answers, max_new_tokens, batch_size, "questions", "ask")
+    if drafts is None:
+        decode(model, encoded, *said)
+    else:
+        whole = decode_from_drafts(model, encoded, drafts, *said)
+        say(f"ask: {whole} of {len(encoded)} answers are the origin's")
+    return answers

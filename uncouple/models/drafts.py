@@ -1,0 +1,142 @@
+"""Drafts: replies that another model gave, checked in one forward pass, so that only what differs need be decoded."""
+
+import torch
+
+from uncouple.errors import UncoupleError
+from uncouple.models.attention import pack_attention, run_packed
+from uncouple.models.batching import BATCH_TOKENS, make_batches
+from uncouple.models.decoding import compute_prefix, decode, shared_length
+from uncouple.models.head import check_head, logits_in_parts
+from uncouple.models.rope import longest_together
+from uncouple.progress import Progress
+
+# Logits nearer than this share of the largest are in doubt: another order of sums may swap them. With SmolLM2-135M two
+# orders differ by at most a seventh of it.
+NEAR = 1e-5
+# Checking a token costs about so much of decoding it: where drafts are of less use, no more of them are checked.
+WORTH = 0.5
+
+
+def can_check(model):
+    """Whether drafts can stand for decoding: in float32, where arithmetic alone swaps no tokens but near ones, with
+    positions that do not stretch with the text, and with a head whose logits are known."""
+    if model.dtype != torch.float32 or longest_together(model.config):
+        return False
+    try:
+        check_head(model)
+    except UncoupleError:
+        return False
+    return True
+
+
+def decode_from_drafts(model, encoded, drafts, replies, max_new_tokens, batch_size, unit, label):
+    """What `decoding.decode` does, where something like the replies is known.
+
+    Args:
+        model: one that `can_check`.
+        drafts: for each prompt tokens that its reply may begin with, a stop token among them.
+        encoded, replies, max_new_tokens, batch_size, unit, label: see `decoding.decode`. What is taken without a doubt
+            comes with None for its logits.
+
+    Returns:
+        how many replies did not need to be decoded.
+    """
+    drafts = [draft[:max_new_tokens] for draft in drafts]
+    marks = check_drafts(model, encoded, drafts, unit, label)
+    waiting = [_Drafted(*one, max_new_tokens) for one in zip(encoded, drafts, marks, replies, strict=True)]
+    for one in waiting:
+        one.accept()
+    whole = sum(not one.goes_on for one in waiting)
+    while waiting := [one for one in waiting if one.goes_on]:
+        left = max(one.left for one in waiting)
+        decode(model, [one.begin() for one in waiting], waiting, left, batch_size, unit, label)
+    return whole
+
+
+class _Drafted:
+    """A reply of which a draft is known: what is marked is taken as it is, the rest comes from the model.
+
+    A token that is in doubt is decoded. Where it is the draft's after all, so may be those that come next.
+    """
+
+    def __init__(self, prompt, draft, marks, reply, most):
+        self.prompt, self.draft, self.marks, self.reply = prompt, draft, marks, reply
+        self.left, self.taken, self.goes_on, self.follows = most, [], True, True
+
+    def begin(self):
+        """The text that the model is to go on from."""
+        return self.prompt + self.taken
+
+    def accept(self):
+        """Take what is marked, from here on."""
+        while self.goes_on and len(self.taken) < len(self.marks) and self.marks[len(self.taken)]:
+            self._add(self.draft[len(self.taken)], None)
+
+    def take(self, token, logits):
+        self.follows = self.follows and self.draft[len(self.taken) : len(self.taken) + 1] == [token]
+        self._add(token, logits)
+        if self.follows:
+            # A text that has grown by more than this token is begun anew.
+            before = len(self.taken)
+            self.accept()
+            return self.goes_on and len(self.taken) == before
+        return self.goes_on
+
+    def _add(self, token, logits):
+        self.taken.append(token)
+        self.left -= 1
+        self.goes_on = self.reply.take(token, logits) and self.left > 0
+
+
+def check_drafts(model, encoded, drafts, unit="questions", label="check"):
+    """Which tokens of each draft are beyond doubt the likeliest to the model itself, given those before.
+
+    Texts are packed without padding, behind what all prompts begin with.
+
+    Args:
+        model: see `can_check`.
+        encoded: prompts, lists of token ids.
+        drafts: lists of token ids.
+        unit, label: of the progress.
+
+    Returns:
+        list of bool for each draft, empty where it was not worth while to look.
+    """
+    if not encoded:
+        return []
+    shared = shared_length(encoded)
+    texts = [ids[shared:] + draft[:-1] for ids, draft in zip(encoded, drafts, strict=True)]
+    marks, seen, agreed = [[] for _ in drafts], 0, 0
+    with torch.inference_mode(), Progress(len(encoded), unit, label) as progress:
+        prefix = compute_prefix(model, encoded[0][:shared])
+        with pack_attention(model):
+            for batch in make_batches([len(text) for text in texts], BATCH_TOKENS[model.device.type]):
+                batch = [i for i in batch if drafts[i]]
+                found = _check(model, prefix, shared, [(texts[i], drafts[i]) for i in batch])
+                for i, marked in zip(batch, found, strict=True):
+                    marks[i] = marked.tolist()
+                    seen, agreed = seen + len(marked), agreed + int(marked.long().cumprod(0).sum())
+                progress.add(len(batch))
+                if agreed < WORTH * seen:
+                    break
+    return marks
+
+
+def _check(model, prefix, shared, rows):
+    """bool (tokens of the draft,) for each row: which are likeliest by more than a doubt."""
+    if not rows:
+        return []
+    lengths = [len(text) for text, _ in rows]
+    hidden = run_packed(model, [text for text, _ in rows], prefix, shared)
+    places, end = [], 0
+    for length, (_, draft) in zip(lengths, rows, strict=True):
+        end += length
+        places += range(end - len(draft), end)
+    tokens = [token for _, draft in rows for token in draft]
+    places, tokens = (torch.tensor(values, device=hidden.device) for values in (places, tokens))
+    agreed = []
+    for logits, _, drafted in logits_in_parts(model, hidden, places, tokens):
+        own = logits.gather(1, drafted[:, None])[:, 0]
+        other = logits.scatter_(1, drafted[:, None], float("-inf")).amax(1)
+        agreed.append(own - other > NEAR * own.abs().max())
+    return torch.cat(agreed).cpu().split([len(draft) for _, draft in rows])

@@ -1,0 +1,221 @@
+"""The store: expensive results, each under the name of all that it is made of, so that nothing is made twice."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from uncouple.errors import UncoupleError
+from uncouple.progress import say
+from uncouple.records.files import atomic_path, read_any, read_table, write_table
+from uncouple.records.fingerprint import module_fingerprint
+
+# What a number may differ by, where all else that goes into it is the same.
+LIBRARIES = ("torch", "transformers", "tokenizers")
+DAY = 24 * 60 * 60
+
+
+class Store:
+    """A folder of tables that may be shared by experiments and users, and of which any file may be lost at any time.
+
+    Args:
+        folder: where it lies; None is a store that keeps nothing.
+    """
+
+    def __init__(self, folder=None):
+        self.folder = Path(folder) if folder else None
+        self.is_told = False
+
+    def get(self, form, key):
+        """What was kept under a key.
+
+        Args:
+            form: one of `formats`.
+            key: dict of all that the table is made of, as JSON.
+
+        Returns:
+            (pyarrow.Table, metadata), or None. A file that is not as it was written is removed.
+        """
+        path = self._place(form, key)
+        # A file that only others may read is theirs to mend.
+        if not path or not os.access(path, os.R_OK):
+            return None
+        try:
+            found = read_table(path, form)
+        except UncoupleError:
+            say(f"store: {path} is broken; it is removed and made again")
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return found
+
+    def take(self, form, key, output, names, **options):
+        """Write what was kept under this experiment's own names.
+
+        Args:
+            form, key: see `get`.
+            output: the file to write.
+            names: dict of what its metadata, and its columns of the same name, are to say instead.
+            options: see `files.write_table`.
+
+        Returns:
+            whether there was such a table.
+        """
+        if not (found := self.get(form, key)):
+            return False
+        table, metadata = found
+        for name in names.keys() & set(table.column_names):
+            place, field = table.column_names.index(name), table.schema.field(name)
+            table = table.set_column(place, field, [[names[name]] * len(table)])
+        write_table(table, output, form, metadata | names, **options)
+        say(f"store: {output} is there already, as {self._place(form, key).name}")
+        return True
+
+    def put(self, form, key, path):
+        """Keep a copy of a table's file; where that cannot be, it is said once, and nothing else is lost."""
+        if place := self._place(form, key):
+            with self._telling(), atomic_path(place) as partial:
+                shutil.copyfile(path, partial)
+
+    def put_table(self, form, key, table, metadata):
+        """The same for a table that is in no file."""
+        if place := self._place(form, key):
+            with self._telling():
+                write_table(table, place, form, metadata)
+
+    @contextlib.contextmanager
+    def _telling(self):
+        try:
+            yield
+        except (UncoupleError, OSError) as error:
+            if not self.is_told:
+                say(f"store: {self.folder} is not written to: {error}")
+            self.is_told = True
+
+    def _place(self, form, key):
+        """Where a table is kept; None where there is no store, or not all is known that the table is made of."""
+        if not self.folder or key is None:
+            return None
+        name = hashlib.sha256(json.dumps([form.kind, key], sort_keys=True).encode()).hexdigest()[:32]
+        return self.folder / form.kind.replace(" ", "-") / f"{name}.parquet"
+
+
+def code_of(place):
+    """Fingerprint of the code that makes a result.
+
+    Args:
+        place: `MODULE:FUNCTION` in the package, such as `evaluation.answers:answer_questions`.
+    """
+    return module_fingerprint(place.partition(":")[0])
+
+
+def versions(*more):
+    """dict of each library that numbers come from to its version, None where it is not installed."""
+    found = {}
+    for name in (*LIBRARIES, *more):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a store: where it lies, of what kind it is, its bytes, and when it was last used (seconds)."""
+
+    path: Path
+    kind: str
+    size: int
+    used: float
+
+
+def list_entries(folder):
+    """Entries of a store, those first that were not used for longest.
+
+    Raises:
+        UncoupleError: no such folder.
+    """
+    folder, found = Path(folder), []
+    if not folder.is_dir():
+        raise UncoupleError(f"{folder}: no such folder. Name the folder of a store (--store).")
+    for path in folder.glob("*/*.parquet"):
+        # Another process may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            found.append(Entry(path, path.parent.name.replace("-", " "), stat.st_size, stat.st_mtime))
+    return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+
+def describe_store(folder):
+    """Lines that say what a store holds: of each entry its kind, model, variant and dimension, and then the sum."""
+    entries, lines = list_entries(folder), []
+    for entry in entries:
+        try:
+            _, record = read_any(entry.path)
+            samples = record.get("samples")
+            dimension = record.get("dimension") or (samples.get("dimension") if isinstance(samples, dict) else None)
+            model = record.get("model")
+            parts = (model.get("name") if isinstance(model, dict) else model, record.get("variant"), dimension)
+            what = ", ".join(str(part) for part in (*parts, record.get("judge"), record.get("measured")) if part)
+        except UncoupleError:
+            what = "broken"
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        lines.append(f"{used}  {entry.size / 1e6:8.2f} MB  {entry.kind:<14}  {entry.path.stem}  {what}")
+    return [*lines, f"{len(entries)} entries, {sum(entry.size for entry in entries) / 1e6:,.1f} MB"]
+
+
+def verify_store(folder):
+    """Read every entry whole.
+
+    Returns:
+        how many there are.
+
+    Raises:
+        UncoupleError: some are broken; names them.
+    """
+    entries, broken = list_entries(folder), []
+    for entry in entries:
+        try:
+            read_any(entry.path)
+        except UncoupleError:
+            if entry.path.exists():
+                broken.append(str(entry.path))
+    if broken:
+        raise UncoupleError(
+            f"{folder}: {len(broken)} of {len(entries)} entries are broken: {', '.join(broken)}. They would be made "
+            "again where they are wanted; delete them to have the room."
+        )
+    return len(entries)
+
+
+def prune_store(folder, days=None, size=None):
+    """Remove entries, those first that were not used for longest.
+
+    Args:
+        folder: of the store.
+        days: those that were not used for so many days; None removes none for its age.
+        size: as many as leave no more than so many bytes; None removes none for the room.
+
+    Returns:
+        (entries removed, their bytes).
+    """
+    entries = list_entries(folder)
+    left, removed, freed = sum(entry.size for entry in entries), 0, 0
+    for entry in entries:
+        is_old = days is not None and entry.used < time.time() - days * DAY
+        if is_old or (size is not None and left > size):
+            entry.path.unlink(missing_ok=True)
+            left, removed, freed = left - entry.size, removed + 1, freed + entry.size
+    for partial in Path(folder).glob("*/.*.partial-*"):
+        # What a process that was killed left; one that still writes is done within a day.
+        if partial.stat().st_mtime < time.time() - DAY:
+            partial.unlink(missing_ok=True)
+    return removed, freed
