@@ -36,6 +36,8 @@ except UncoupleError as error:
     raise WorkflowError(str(error))
 
 EVALUATION, PATHS = EXPERIMENT.evaluation, Paths(EXPERIMENT)
+# Not a param: where results are kept changes none of them.
+STORE = EXPERIMENT.store
 TASKS = EVALUATION.ability.files() if EVALUATION.ability else {}
 OWN_TASKS = [path.stem for path in (ROOT / "uncouple/evaluation/tasks").glob("*.yaml")]
 
@@ -175,18 +177,19 @@ def coupling_flags(wildcards):
     return flags(**chosen, ratios=EXPERIMENT.figures.ratios)
 
 
-def variant_mask(wildcards):
-    """The mask of a variant that has one."""
-    return [PATHS.mask(wildcards.model, wildcards.variant)] if wildcards.variant in EXPERIMENT.masked else []
+def variant_flags(names):
+    """A function of wildcards: variants as flags of the verbs that measure them. A noise is asked in other batches, which
+    the package chooses."""
 
+    def told(wildcards):
+        parts = []
+        for name in names:
+            variant = EXPERIMENT.variants[name]
+            mask = f"={PATHS.mask(wildcards.model, name)}" if variant.has_mask else ""
+            parts += ["--noise" if variant.is_noise else "--variant", f"{name}{mask}"]
+        return shlex.join(parts)
 
-def mask_flag(wildcards, input):
-    return shlex.join(["--mask", *input.mask]) if input.mask else ""
-
-
-def noise_flag(wildcards):
-    """A noise variant is asked in other batches, which the package chooses."""
-    return "--noise" if wildcards.variant in EXPERIMENT.noises else ""
+    return told
 
 
 def threads_of_judge(wildcards):
@@ -199,22 +202,24 @@ def gpus_of_judge(wildcards):
 
 def judge_memory_mb(wildcards, input):
     """The weights, in float32 at most twice the files, and two GB to work in."""
-    return 2000 + (2 * weights_mb(input.model) if EXPERIMENT.judges[wildcards.judge].runs_model else 0)
+    record = PATHS.judge_model(wildcards.judge)
+    return 2000 + (2 * weights_mb(record) if EXPERIMENT.judges[wildcards.judge].runs_model else 0)
 
 
 def judge_inputs(wildcards):
-    """What a judge needs besides the answers, by the flag that it goes to: of its model's folder, the record."""
+    """What a judge needs besides the answers: of its model's folder, the record."""
     record = PATHS.judge_model(wildcards.judge)
-    files = PATHS.judge_files(wildcards.judge, wildcards.dimension)
-    return {flag: record if f"{path}/".startswith(f"{Path(record).parent}/") else path for flag, path in files.items()}
+    paths = [path for by_dimension in PATHS.judge_files(wildcards.judge).values() for path in by_dimension.values()]
+    return list(dict.fromkeys(record if f"{path}/".startswith(f"{Path(record).parent}/") else path for path in paths))
 
 
 def judge_flags(wildcards):
-    judge = EXPERIMENT.judges[wildcards.judge]
-    files = PATHS.judge_files(wildcards.judge, wildcards.dimension)
-    return (
-        f"{flags(judge=judge.kind, **files)} {flags(judge, but={*Place.model_fields, *files, *judge.inputs})}".strip()
-    )
+    judge, files = EXPERIMENT.judges[wildcards.judge], {}
+    for flag, paths in PATHS.judge_files(wildcards.judge).items():
+        same = len(set(paths.values())) == 1
+        files[flag] = next(iter(paths.values())) if same else [f"{name}={path}" for name, path in paths.items()]
+    own = flags(judge, but={*Place.model_fields, *files, *judge.inputs})
+    return f"{flags(judge=judge.kind, **files)} {own}".strip()
 
 
 def all_answers(wildcards):

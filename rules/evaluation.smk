@@ -7,51 +7,55 @@ localrules:
     collect_metrics,
 
 
-rule ask_variant:
-    input:
-        model=PATHS.model(),
-        questions=PATHS.questions(),
-        mask=variant_mask,
-    output:
-        PATHS.answers(),
-    log:
-        PATHS.log(PATHS.answers()),
-    benchmark:
-        PATHS.benchmark(PATHS.answers())
-    conda:
-        "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
-    resources:
-        gpu=gpus_of_model,
-        mem_mb=scoring_memory_mb,
-    params:
-        mask=mask_flag,
-        options=lambda wildcards: flags((EVALUATION, Asking)),
-        noise=noise_flag,
-        running=running,
-        code=fingerprint("ask"),
-    shell:
-        "python -m uncouple ask {input.questions:q}"
-        ' --model "$(dirname {input.model:q})"'
-        " {params.mask}"
-        " --variant {wildcards.variant:q}"
-        " {params.options}"
-        " {params.noise}"
-        " {params.running}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
+# One job loads a base once and asks a group of its variants all questions. Results that the store has are taken from it.
+for group in EXPERIMENT.groups:
+
+    rule:
+        name:
+            f"ask_variants{group.suffix}"
+        input:
+            model=PATHS.model(),
+            questions=[PATHS.questions(dimension) for dimension in EXPERIMENT.dimensions],
+            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+        output:
+            [PATHS.answers(variant=v, dimension=d) for v in group.variants for d in EXPERIMENT.dimensions],
+        log:
+            PATHS.log(PATHS.answers_of(group)),
+        benchmark:
+            PATHS.benchmark(PATHS.answers_of(group))
+        conda:
+            "../envs/torch.yaml"
+        threads: threads_of_gpu_job()
+        resources:
+            gpu=gpus_of_model,
+            mem_mb=scoring_memory_mb,
+        params:
+            variants=variant_flags(group.variants),
+            options=lambda wildcards: flags((EVALUATION, Asking)),
+            running=running,
+            output=lambda wildcards: flags(output=PATHS.answers(wildcards.model)),
+            code=fingerprint("ask"),
+        shell:
+            "python -m uncouple ask {input.questions:q}"
+            ' --model "$(dirname {input.model:q})"'
+            " {params.variants}"
+            " {params.options}"
+            " {params.running}"
+            " --store {STORE:q}"
+            " {params.output}"
+            " > {log:q} 2>&1"
 
 
 rule train_judge:
     input:
-        samples=[PATHS.all_samples(label=label) for label in ("safe", "unsafe")],
+        samples=[PATHS.all_samples(name, label) for name in EXPERIMENT.dimensions for label in ("safe", "unsafe")],
         encoder=PATHS.judge_model(),
         replies=PATHS.replies(),
-        tests=lambda wildcards: PATHS.tests(wildcards.dimension),
+        tests=PATHS.tests(),
     output:
-        PATHS.trained_judge(),
+        PATHS.trained_judges(),
     log:
-        PATHS.log(PATHS.trained_judge()),
+        PATHS.log(PATHS.trained_judge(dimension="training")),
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
@@ -59,24 +63,28 @@ rule train_judge:
         gpu=1,
         mem_mb=4000,
     params:
-        options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests(wildcards.dimension) or None),
+        options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests() or None),
+        output=lambda wildcards: flags(output=PATHS.trained_judge(wildcards.judge)),
         code=fingerprint("train-judge"),
     shell:
         "python -m uncouple train-judge {input.samples:q}"
         ' --encoder "$(dirname {input.encoder:q})"'
         " {params.options}"
-        " --output {output:q}"
+        " {params.output}"
         " > {log:q} 2>&1"
 
 
+# One job loads a judge once, for the answers of all variants.
 rule judge_answers:
     input:
-        unpack(judge_inputs),
-        answers=PATHS.answers(),
+        answers=all_answers,
+        files=judge_inputs,
     output:
-        PATHS.verdicts(),
+        [PATHS.verdicts(variant=v, dimension=d) for v in EXPERIMENT.variants for d in EXPERIMENT.dimensions],
     log:
-        PATHS.log(PATHS.verdicts()),
+        PATHS.log(PATHS.under("verdicts/{model}/{judge}.parquet")),
+    benchmark:
+        PATHS.benchmark(PATHS.under("verdicts/{model}/{judge}.parquet"))
     conda:
         "../envs/torch.yaml"
     threads: threads_of_judge
@@ -85,12 +93,14 @@ rule judge_answers:
         mem_mb=judge_memory_mb,
     params:
         options=judge_flags,
+        output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=wildcards.judge)),
         code=fingerprint("judge"),
     shell:
         "python -m uncouple judge {input.answers:q}"
         " --name {wildcards.judge:q}"
         " {params.options}"
-        " --output {output:q}"
+        " --store {STORE:q}"
+        " {params.output}"
         " > {log:q} 2>&1"
 
 
@@ -134,108 +144,122 @@ rule measure_language:
         " > {log:q} 2>&1"
 
 
-rule measure_perplexity:
-    input:
-        model=PATHS.model(),
-        mask=variant_mask,
-        text=local_file(EVALUATION.perplexity),
-    output:
-        PATHS.metrics("perplexity/{variant}"),
-    log:
-        PATHS.log(PATHS.metrics("perplexity/{variant}")),
-    benchmark:
-        PATHS.benchmark(PATHS.metrics("perplexity/{variant}"))
-    conda:
-        "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
-    resources:
-        gpu=gpus_of_model,
-        mem_mb=scoring_memory_mb,
-    params:
-        options=lambda wildcards: flags(EVALUATION.perplexity, dtype=EVALUATION.dtype),
-        mask=mask_flag,
-        device=placed,
-        code=fingerprint("perplexity"),
-    shell:
-        "python -m uncouple perplexity"
-        ' --model "$(dirname {input.model:q})"'
-        " {params.mask}"
-        " --variant {wildcards.variant:q}"
-        " {params.options}"
-        " {params.device}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
+# A noise variant is the origin: there is nothing to measure of it but its answers.
+for group in EXPERIMENT.measured_groups:
 
+    rule:
+        name:
+            f"measure_perplexity{group.suffix}"
+        input:
+            model=PATHS.model(),
+            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            text=local_file(EVALUATION.perplexity),
+        output:
+            [PATHS.metrics(f"perplexity/{variant}") for variant in group.variants],
+        log:
+            PATHS.log(PATHS.metrics_of("perplexity", group)),
+        benchmark:
+            PATHS.benchmark(PATHS.metrics_of("perplexity", group))
+        conda:
+            "../envs/torch.yaml"
+        threads: threads_of_gpu_job()
+        resources:
+            gpu=gpus_of_model,
+            mem_mb=scoring_memory_mb,
+        params:
+            variants=variant_flags(group.variants),
+            options=lambda wildcards: flags(EVALUATION.perplexity, dtype=EVALUATION.dtype),
+            running=placed,
+            output=lambda wildcards: flags(output=PATHS.metrics("perplexity/{variant}", wildcards.model)),
+            code=fingerprint("perplexity"),
+        shell:
+            "python -m uncouple perplexity"
+            ' --model "$(dirname {input.model:q})"'
+            " {params.variants}"
+            " {params.options}"
+            " {params.running}"
+            " --store {STORE:q}"
+            " {params.output}"
+            " > {log:q} 2>&1"
 
-rule measure_ability:
-    input:
-        model=PATHS.model(),
-        mask=variant_mask,
-        tasks=[path for path in TASKS.values() if path],
-        definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in TASKS if task in OWN_TASKS],
-    output:
-        PATHS.metrics("ability/{variant}"),
-    log:
-        PATHS.log(PATHS.metrics("ability/{variant}")),
-    benchmark:
-        PATHS.benchmark(PATHS.metrics("ability/{variant}"))
-    conda:
-        "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
-    resources:
-        gpu=gpus_of_model,
-        mem_mb=scoring_memory_mb,
-    params:
-        tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
-        options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
-        mask=mask_flag,
-        device=placed,
-        code=fingerprint("ability"),
-    shell:
-        "python -m uncouple ability {params.tasks:q}"
-        ' --model "$(dirname {input.model:q})"'
-        " {params.mask}"
-        " --variant {wildcards.variant:q}"
-        " {params.options}"
-        " {params.device}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
+    rule:
+        name:
+            f"measure_ability{group.suffix}"
+        input:
+            model=PATHS.model(),
+            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            tasks=[path for path in TASKS.values() if path],
+            definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in TASKS if task in OWN_TASKS],
+        output:
+            [PATHS.metrics(f"ability/{variant}") for variant in group.variants],
+        log:
+            PATHS.log(PATHS.metrics_of("ability", group)),
+        benchmark:
+            PATHS.benchmark(PATHS.metrics_of("ability", group))
+        conda:
+            "../envs/torch.yaml"
+        threads: threads_of_gpu_job()
+        resources:
+            gpu=gpus_of_model,
+            mem_mb=scoring_memory_mb,
+        params:
+            variants=variant_flags(group.variants),
+            tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
+            options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
+            running=placed,
+            output=lambda wildcards: flags(output=PATHS.metrics("ability/{variant}", wildcards.model)),
+            code=fingerprint("ability"),
+        shell:
+            "python -m uncouple ability {params.tasks:q}"
+            ' --model "$(dirname {input.model:q})"'
+            " {params.variants}"
+            " {params.options}"
+            " {params.running}"
+            " --store {STORE:q}"
+            " {params.output}"
+            " > {log:q} 2>&1"
 
-
-rule measure_hsic:
-    input:
-        samples=lambda wildcards: PATHS.hsic_samples(wildcards.one, wildcards.other),
-        model=PATHS.model(),
-        mask=variant_mask,
-    output:
-        PATHS.metrics("hsic/{variant}/{one}-{other}"),
-    log:
-        PATHS.log(PATHS.metrics("hsic/{variant}/{one}-{other}")),
-    wildcard_constraints:
-        one="|".join(EXPERIMENT.dimensions),
-        other="|".join(EXPERIMENT.dimensions),
-    conda:
-        "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
-    resources:
-        gpu=gpus_of_model,
-        mem_mb=scoring_memory_mb,
-    params:
-        options=lambda wildcards: flags(
-            (EVALUATION.hsic, Pairing), prompt=EXPERIMENT.scoring.prompt, dtype=EVALUATION.dtype
-        ),
-        mask=mask_flag,
-        running=running,
-        code=fingerprint("hsic"),
-    shell:
-        "python -m uncouple hsic {input.samples:q}"
-        ' --model "$(dirname {input.model:q})"'
-        " {params.mask}"
-        " --variant {wildcards.variant:q}"
-        " {params.options}"
-        " {params.running}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
+    rule:
+        name:
+            f"measure_hsic{group.suffix}"
+        input:
+            model=PATHS.model(),
+            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            samples=lambda wildcards: PATHS.hsic_samples(wildcards.one, wildcards.other),
+        output:
+            [PATHS.metrics(f"hsic/{variant}/{{one}}-{{other}}") for variant in group.variants],
+        log:
+            PATHS.log(PATHS.metrics_of("hsic/{one}-{other}", group)),
+        benchmark:
+            PATHS.benchmark(PATHS.metrics_of("hsic/{one}-{other}", group))
+        wildcard_constraints:
+            one="|".join(EXPERIMENT.dimensions),
+            other="|".join(EXPERIMENT.dimensions),
+        conda:
+            "../envs/torch.yaml"
+        threads: threads_of_gpu_job()
+        resources:
+            gpu=gpus_of_model,
+            mem_mb=scoring_memory_mb,
+        params:
+            variants=variant_flags(group.variants),
+            options=lambda wildcards: flags(
+                (EVALUATION.hsic, Pairing), prompt=EXPERIMENT.scoring.prompt, dtype=EVALUATION.dtype
+            ),
+            running=running,
+            output=lambda wildcards: flags(
+                output=PATHS.metrics(f"hsic/{{variant}}/{wildcards.one}-{wildcards.other}", wildcards.model)
+            ),
+            code=fingerprint("hsic"),
+        shell:
+            "python -m uncouple hsic {input.samples:q}"
+            ' --model "$(dirname {input.model:q})"'
+            " {params.variants}"
+            " {params.options}"
+            " {params.running}"
+            " --store {STORE:q}"
+            " {params.output}"
+            " > {log:q} 2>&1"
 
 
 rule collect_metrics:

@@ -27,5 +27,6 @@ rule score_shard:
         " --layers {wildcards.first}:{wildcards.last}"
         " {params.options}"
         " {params.running}"
+        " --store {STORE:q}"
         " --output {output:q}"
         " > {log:q} 2>&1"

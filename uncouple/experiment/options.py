@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, get_args
 
 from pydantic import Field
@@ -69,6 +70,21 @@ class Dimension(Section):
     )
 
 
+@dataclass(frozen=True)
+class Group:
+    """Variants whose base one job loads once.
+
+    Attributes:
+        variants: their names.
+        masked: those that have a mask.
+        suffix: of the rule's name, where there are several such groups.
+    """
+
+    variants: list[str]
+    masked: list[str]
+    suffix: str
+
+
 class Experiment(Section):
     """An experiment of Uncouple.
 
@@ -80,11 +96,10 @@ class Experiment(Section):
         description="The folder that everything is made in. Give each experiment its own, and none undoes another's "
         "work.",
     )
-    store: Folder | None = Field(
-        None,
+    store: Folder = Field(
+        "results/store",
         description="The folder that expensive results are kept in by what they are made of, so that no experiment "
-        "makes them twice. It may be shared, and deleted at any time. A folder of results, where it is left out.",
-        examples=["/data/uncouple-store"],
+        "makes them twice. It may be shared by users, and deleted at any time.",
     )
     models: Annotated[dict[ModelName, Model], Field(min_length=1)] = Field(
         description="The base models, by the name that paths and figures use. Each says where it comes from (a wheel, "
@@ -124,6 +139,24 @@ class Experiment(Section):
     def noises(self) -> list[str]:
         """Variants that are the origin once more, in other batches."""
         return [name for name, variant in self.variants.items() if variant.is_noise]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The variants that one job asks."""
+        return self._groups(list(self.variants))
+
+    @property
+    def measured_groups(self) -> list[Group]:
+        """The variants that one job measures: all but noises, which are the origin."""
+        return self._groups([name for name in self.variants if name not in self.noises])
+
+    def _groups(self, names: list[str]) -> list[Group]:
+        step = self.evaluation.variants_per_job or len(names)
+        parts = [names[start : start + step] for start in range(0, len(names), step)]
+        return [
+            Group(part, [name for name in part if name in self.masked], f"_{number}" if len(parts) > 1 else "")
+            for number, part in enumerate(parts, start=1)
+        ]
 
     @property
     def judging(self) -> list[str]:

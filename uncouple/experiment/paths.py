@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from uncouple.experiment.options import GENERAL, Experiment
+from uncouple.experiment.options import GENERAL, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
 
 
@@ -61,17 +61,19 @@ class Paths:
     def trained_judge(self, judge: str = "{judge}", dimension: str = "{dimension}") -> str:
         return self.under(f"judges/{judge}/{dimension}.json")
 
-    def trained_judges(self, judge: str) -> list[str]:
+    def trained_judges(self, judge: str = "{judge}") -> list[str]:
         """What a trained judge is in each dimension."""
         return [self.trained_judge(judge, dimension) for dimension in self.experiment.dimensions]
 
-    def judge_files(self, judge: str, dimension: str) -> dict[str, str]:
-        """What a judge reads besides the answers, by the flag that names it."""
+    def judge_files(self, judge: str) -> dict[str, dict[str, str]]:
+        """What a judge reads besides the answers: by the flag that names it, the path of each dimension."""
         folder = self.judge_model(judge).removesuffix(f"/{RECORD_NAME}")
-        places = JudgePlaces(
-            self.experiment.dimensions[dimension].phrases, folder, self.trained_judge(judge, dimension)
-        )
-        return self.experiment.judges[judge].files(places)
+        files: dict[str, dict[str, str]] = {}
+        for name, dimension in self.experiment.dimensions.items():
+            places = JudgePlaces(dimension.phrases, folder, self.trained_judge(judge, name))
+            for flag, path in self.experiment.judges[judge].files(places).items():
+                files.setdefault(flag, {})[name] = path
+        return files
 
     def records(self) -> list[str]:
         """The records of all folders that hold a model: bases, judges and checkpoints."""
@@ -108,10 +110,13 @@ class Paths:
             if getattr(dimension, key)
         ]
 
-    def tests(self, dimension: str) -> list[str]:
-        """What the judges of a dimension are tested on, and never trained on."""
-        tests = self.experiment.dimensions[dimension].test or []
-        return [self.test_samples(dimension, number) for number in range(len(tests))]
+    def tests(self) -> list[str]:
+        """What trained judges are tested on, and never trained on."""
+        return [
+            self.test_samples(name, number)
+            for name, dimension in self.experiment.dimensions.items()
+            for number in range(len(dimension.test or []))
+        ]
 
     def hsic_samples(self, *dimensions: str) -> list[str]:
         hsic = self.experiment.evaluation.hsic
@@ -161,6 +166,10 @@ class Paths:
     def answers(self, model: str = "{model}", variant: str = "{variant}", dimension: str = "{dimension}") -> str:
         return self.under(f"answers/{model}/{variant}/{dimension}.parquet")
 
+    def answers_of(self, group: Group, model: str = "{model}") -> str:
+        """What the log of the job that asks a group of variants is called after."""
+        return self.under(f"answers/{model}/variants{group.suffix}.parquet")
+
     def all_answers(self, model: str, dimensions: list[str] | None = None) -> list[str]:
         """Every variant's answers to the questions of all dimensions, or of some."""
         wanted = list(self.experiment.dimensions) if dimensions is None else dimensions
@@ -187,6 +196,10 @@ class Paths:
     def metrics(self, part: str, model: str = "{model}") -> str:
         """A tidy table: `metrics` of all, a part of it such as `perplexity/spin`, or a sister with other columns."""
         return self.under(f"metrics/{model}/{part}.parquet")
+
+    def metrics_of(self, part: str, group: Group, model: str = "{model}") -> str:
+        """What the log of the job that measures something of a group of variants is called after."""
+        return self.metrics(f"{part}/variants{group.suffix}", model)
 
     def metrics_parts(self, model: str) -> list[str]:
         """The parts of the one metrics table."""
