@@ -168,6 +168,11 @@ def test_a_key_may_have_a_sign_of_equality_in_it():
     assert key_value("a=b=1") == ("a", "b=1")
 
 
+def test_a_text_may_begin_with_a_dash():
+    source = Source(path="-x.csv", name="--name", columns={"prompt": ["-a", "b"]})
+    assert parse(Source, to_flags(source)) == source
+
+
 def test_the_options_of_the_section_that_is_extended_alone():
     sharded = ShardedScoring(keep=0.01, layers_per_shard=3)
     flags = to_flags(sharded, of=Scoring)
