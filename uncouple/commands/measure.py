@@ -21,43 +21,82 @@ SUMMARY = "count verdicts and weights into tidy tables"
 
 def add_flags(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    awareness = what.add_parser("awareness", help="rates of verdicts, and variants compared with the origin")
-    awareness.add_argument("verdicts", nargs="+", help="files of verdicts")
-    add_options(awareness, Evaluation, only=("min_judged",))
-    language = what.add_parser("language", help="how often cautionary phrases occur in answers")
-    language.add_argument("answers", nargs="+", help="answers tables")
-    language.add_argument(
-        "--phrases",
-        nargs="+",
-        type=flags.named_file,
-        required=True,
-        metavar="DIMENSION=FILE",
-        help="phrases, one a line",
-    )
-    collect = what.add_parser("collect", help="several metrics tables as one")
-    collect.add_argument("tables", nargs="+", help="metrics tables")
-    placement = what.add_parser("placement", help="suppressed weights by layer and module")
-    placement.add_argument("masks", nargs="+", help="masks")
-    coupling = what.add_parser("coupling", help="weights that each selection takes, by ratio")
-    flags.add_model(coupling)
-    flags.add_scores(coupling)
-    add_options(coupling, Selection, only=("dimensions", "module"), required=("dimensions",))
-    coupling.add_argument("--ratios", nargs="+", type=read_as(Share), required=True, help="ratios to count at")
-    for sub in (awareness, language, collect, placement, coupling):
-        flags.add_output(sub, "the table to write (.parquet)")
+    for name, (add, run_it, told) in WHAT.items():
+        one = what.add_parser(name, help=told)
+        add(one)
+        one.set_defaults(run_it=run_it)
 
 
 def run(a: Namespace) -> None:
-    from uncouple.evaluation import awareness, collect, language
-    from uncouple.selection import placement, select
+    a.run_it(a)
 
-    if a.what == "awareness":
-        awareness.measure_awareness(a.verdicts, a.output, min_judged=from_flags(Evaluation, a).min_judged)
-    elif a.what == "language":
-        language.measure_language(a.answers, a.output, phrases=dict(a.phrases))
-    elif a.what == "collect":
-        collect.collect_metrics(a.tables, a.output)
-    elif a.what == "placement":
-        placement.measure_placement(a.masks, a.output)
-    else:
-        select.count_selected(a.model, a.scores, a.output, from_flags(Selection, a), ratios=a.ratios)
+
+def add_awareness(sub: ArgumentParser) -> None:
+    sub.add_argument("verdicts", nargs="+", help="files of verdicts")
+    add_options(sub, Evaluation, only=("min_judged",))
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_awareness(a: Namespace) -> None:
+    from uncouple.evaluation.awareness import measure_awareness
+
+    measure_awareness(a.verdicts, a.output, min_judged=from_flags(Evaluation, a).min_judged)
+
+
+def add_language(sub: ArgumentParser) -> None:
+    sub.add_argument("answers", nargs="+", help="answers tables")
+    named = {"nargs": "+", "type": flags.named_file, "required": True, "metavar": "DIMENSION=FILE"}
+    sub.add_argument("--phrases", help="phrases, one a line", **named)
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_language(a: Namespace) -> None:
+    from uncouple.evaluation.language import measure_language
+
+    measure_language(a.answers, a.output, phrases=dict(a.phrases))
+
+
+def add_collect(sub: ArgumentParser) -> None:
+    sub.add_argument("tables", nargs="+", help="metrics tables")
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_collect(a: Namespace) -> None:
+    from uncouple.evaluation.collect import collect_metrics
+
+    collect_metrics(a.tables, a.output)
+
+
+def add_placement(sub: ArgumentParser) -> None:
+    sub.add_argument("masks", nargs="+", help="masks")
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_placement(a: Namespace) -> None:
+    from uncouple.selection.placement import measure_placement
+
+    measure_placement(a.masks, a.output)
+
+
+def add_coupling(sub: ArgumentParser) -> None:
+    flags.add_model(sub)
+    flags.add_scores(sub)
+    add_options(sub, Selection, only=("dimensions", "module"), required=("dimensions",))
+    sub.add_argument("--ratios", nargs="+", type=read_as(Share), required=True, help="ratios to count at")
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_coupling(a: Namespace) -> None:
+    from uncouple.selection.select import count_selected
+
+    count_selected(a.model, a.scores, a.output, from_flags(Selection, a), ratios=a.ratios)
+
+
+# What is counted: its flags, what is done, and what it is.
+WHAT = {
+    "awareness": (add_awareness, run_awareness, "rates of verdicts, and variants compared with the origin"),
+    "language": (add_language, run_language, "how often cautionary phrases occur in answers"),
+    "collect": (add_collect, run_collect, "several metrics tables as one"),
+    "placement": (add_placement, run_placement, "suppressed weights by layer and module"),
+    "coupling": (add_coupling, run_coupling, "weights that each selection takes, by ratio"),
+}
