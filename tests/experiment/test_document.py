@@ -58,7 +58,11 @@ def described(schema, defs, path=()):
     for name, sub in schema.get("properties", {}).items():
         yield (*path, name), sub.get("description", "")
         yield from described(sub, defs, (*path, name))
-    inner = [*schema.get("patternProperties", {}).values(), *schema.get("oneOf", []), *filter(None, [schema.get("items")])]
+    inner = [
+        *schema.get("patternProperties", {}).values(),
+        *schema.get("oneOf", []),
+        *filter(None, [schema.get("items")]),
+    ]
     for sub in inner:
         yield from described(sub, defs, (*path, "*"))
 

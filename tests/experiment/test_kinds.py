@@ -16,7 +16,7 @@ from uncouple.evaluation.judges.registry import JUDGES
 from uncouple.experiment.options import VARIANTS
 from uncouple.selection.rules import RULES
 
-# Where a name is another thing than the kind: a prompt format, a key or column of a record, what a library calls its models.
+# Where a name is another thing than the kind: a prompt format, a key of a record, what a library calls its models.
 OTHERWISE = {
     ("published", "models/prompts.py"),
     ("causal", "evaluation/ability.py"),

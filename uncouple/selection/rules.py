@@ -91,7 +91,7 @@ class Coupled(Rule):
 
     name = "coupled"
     description = "in the tops of all dimensions and not of the general set"
-    label = "coupled: those not in the general top"
+    label: str | None = "coupled: those not in the general top"
 
     def select(self, tops, general, size, seed):
         import numpy as np

@@ -70,7 +70,7 @@ def make_mask(
         "version": 1,
         "variant": variant,
         "model": {key: record[key] for key in ("name", "source", "fingerprint")},
-        "dimensions": list(options.dimensions),
+        "dimensions": list(options.dimensions or ()),
         "select": options.select,
         "ratio": options.ratio,
         "general_ratio": options.general,
@@ -131,7 +131,7 @@ def count_selected(
             shared = sum(len(np.intersect1d(selected[name], coupled[name])) for name in names)
             counts = {"n": sum(map(len, selected.values())), "coupled": shared, "of": of}
             rows.append({"model": record["name"], "select": rule.name, "ratio": ratio} | counts)
-    metadata = {"kind": "coupling", "version": 1, "dimensions": list(options.dimensions)}
+    metadata = {"kind": "coupling", "version": 1, "dimensions": list(options.dimensions or ())}
     write_table(pa.Table.from_pylist(rows), output, metadata)
 
 
