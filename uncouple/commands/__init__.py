@@ -19,8 +19,13 @@ VERBS: tuple[str, ...] = (
     "ask",
     "train-judge",
     "judge",
+    "perplexity",
+    "ability",
+    "hsic",
+    "measure",
+    "figures",
+    "tables",
 )
-VERBS += ("judge", "perplexity", "ability", "hsic", "measure", "figures", "tables")
 
 
 def main(arguments: list[str] | None = None) -> int:
