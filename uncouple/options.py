@@ -19,7 +19,6 @@ from pydantic_core import PydanticCustomError, core_schema
 from uncouple.errors import UncoupleError
 
 BOUNDS = {"gt": "above", "ge": "at least", "le": "at most"}
-Anything = TypeVar("Anything")
 
 
 class Section(BaseModel):
@@ -102,7 +101,7 @@ class EachOnce:
         return handler(schema) | {"uniqueItems": True}
 
 
-def narrowed(section: type[Section], name: str, **bounds: float) -> Any:
+def narrowed(section: type[Section], name: str, **bounds: Any) -> Any:
     """The field of a section as another has it, with other bounds."""
     field = section.model_fields[name]
     return Field(field.default, description=field.description, examples=field.examples, **bounds)
@@ -364,7 +363,7 @@ def walk(value: Any, annotation: Any = None, where: str = "") -> Iterator[tuple[
         yield from walk(inner, kind, f"{where}.{key}" if where else str(key))
 
 
-def with_files(value: Anything, change: Callable[[str], str], annotation: Any = None) -> Anything:
+def with_files(value: Any, change: Callable[[str], str], annotation: Any = None) -> Any:
     """A copy of a section in which each path of a file or folder is changed."""
     changed = {key: with_files(inner, change, kind) for key, inner, kind in _inside(value, annotation)}
     if isinstance(value, Section):

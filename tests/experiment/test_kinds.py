@@ -17,6 +17,7 @@ from uncouple.experiment.options import VARIANTS
 from uncouple.selection.rules import RULES
 
 # Where a name is another thing than the kind: a prompt format, a key or column of a record, a library's own word.
+# Where a name is another thing than the kind: a prompt format, a key of a record, what a library calls its models.
 OTHERWISE = {
     ("published", "models/prompts.py"),
     ("causal", "evaluation/ability.py"),

@@ -35,7 +35,7 @@ def add_flags(parser: ArgumentParser) -> None:
         help=f"{kinds_told(JUDGES.values()).rstrip('.')} (default: {default})",
     )
     parser.add_argument("--name", help="name for the record (default: the kind of judge)")
-    told = {}
+    told: dict[str, list[str]] = {}
     for name, kind in JUDGES.items():
         for flag, text in kind.inputs.items():
             told.setdefault(flag, []).append(f"for {name}: {text}")

@@ -89,7 +89,7 @@ def _strange_texts(value: Any, where: str = "") -> Iterator[str]:
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         if isinstance(value, dict) and not isinstance(key, str):
             yield f"{where or 'top level'}: the name {key!r} is not text; put it in quotes"
-        elif isinstance(value, dict) and CONTROL.search(key):
+        elif isinstance(key, str) and CONTROL.search(key):
             yield f"{where or 'top level'}: the name {key!r} has a line break, or another control character, in it"
         yield from _strange_texts(inner, f"{where}.{key}" if where else str(key))
 
@@ -108,11 +108,11 @@ def _tell_all(error: ValidationError, config: dict[str, Any]) -> Iterator[str]:
 
 def _place(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
     """The keys of a place in the config, without what pydantic adds of unions."""
-    path = []
+    path: list[str | int] = []
     for part in loc:
-        if isinstance(value, dict) and part in value or isinstance(value, list) and isinstance(part, int):
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
             path.append(part)
-            value = value[part]
+            value = value[part]  # type: ignore[index]
     return tuple(path)
 
 

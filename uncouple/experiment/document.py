@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def schema() -> str:
     """The JSON schema of a config, as YAML."""
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    found: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     found |= _tidy(Experiment.model_json_schema())
     for union in (VARIANTS, JUDGES):
         for kind in union.values():
@@ -156,7 +156,7 @@ class _Manual:
             value = {} if isinstance(field.default, Section) and not field.examples else field.default
         if item:
             yield f"{indent}{name}:"
-            yield from self._entries(value, item, depth + 1)
+            yield from self._entries(value or {}, item, depth + 1)
             yield from (f"{indent}  # {line}" for line in field.examples or [])
         elif isinstance(base, type) and issubclass(base, Section) and not field.examples:
             yield f"{indent}{'# ' * (value is None)}{name}:"

@@ -196,7 +196,14 @@ class Experiment(Section):
 
     def coupled_by(self, variant: str) -> list[str]:
         """The dimensions that a variant couples."""
-        return self.variants[variant].dimensions or list(self.dimensions)
+        return self.suppressing(variant).dimensions or list(self.dimensions)
+
+    def suppressing(self, variant: str) -> Suppress:
+        """A variant that is suppressed: those that have a mask are."""
+        found = self.variants[variant]
+        if not isinstance(found, Suppress):
+            raise KeyError(f"{variant} has no mask")
+        return found
 
     def faults(self) -> Iterator[str]:
         """What a section cannot say alone: keys that go together, values that other keys bound."""

@@ -135,7 +135,7 @@ class Paths:
 
     def shards(self, model: str, variant: str) -> list[str]:
         """All score shards that a variant of a model is selected from."""
-        experiment, wanted = self.experiment, self.experiment.variants[variant]
+        experiment, wanted = self.experiment, self.experiment.suppressing(variant)
         sets = [f"{dimension}-{wanted.label}" for dimension in experiment.coupled_by(variant)] + [f"{GENERAL}-safe"]
         return [
             self.scores(model, f"{name}-n{wanted.n}-seed{wanted.seed}", f"{first:03d}", f"{last:03d}")

@@ -33,6 +33,8 @@ class JudgeKind(Section):
     Each kind says by `inputs` which files it reads: the flag of `uncouple judge` that names each, and the flag's help.
     """
 
+    # Its name, of which each kind makes a key of one value.
+    kind: str
     # What it is, after its name.
     about: ClassVar[str]
     inputs: ClassVar[dict[str, str]]
