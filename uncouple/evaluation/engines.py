@@ -7,9 +7,10 @@ from pathlib import Path
 
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import release_memory
+from uncouple.models.folders import model_files
 from uncouple.progress import say
 from uncouple.records.files import digest
-from uncouple.variants.checkpoints import apply_mask
+from uncouple.variants.checkpoints import write_suppressed
 from uncouple.variants.variant import load_base, suppressed
 
 
@@ -123,9 +124,12 @@ class Vllm:
         release_memory()
         folder = Path(variant.folder)
         with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as scratch:
-            if variant.mask_path:
-                apply_mask(folder, variant.mask_path, Path(scratch) / "suppressed")
-                folder = Path(scratch) / "suppressed"
+            if variant.entries:
+                written, aside = Path(scratch) / "suppressed", Path(scratch) / "aside"
+                written.mkdir()
+                aside.mkdir()
+                write_suppressed(folder, model_files(folder), variant.entries, written, aside)
+                folder = written
             most = {"max_num_seqs": batches["most"]} if batches["most"] else {}
             # The model's own settings may hold a repetition penalty, which is not greedy.
             yield LLM(model=str(folder), dtype=self.options.dtype, generation_config="vllm", seed=0, **most)
