@@ -14,6 +14,7 @@ from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.judges.judge import judge_answers
+from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
 from uncouple.records import files
@@ -71,7 +72,7 @@ def whole(tmp_path_factory, model_folder):
         answers = results / f"answers/m/{variant}/privacy.parquet"
         write_answers(answers, base, questions, variant, [f"{variant} {i}." for i in range(len(TEXTS))])
         verdicts.append(results / f"verdicts/m/{variant}/privacy.phrases.parquet")
-        judge_answers(answers, verdicts[-1], judge="phrases", phrases=PHRASES)
+        judge_answers([answers], verdicts[-1], Phrases(), {"phrases": {None: str(PHRASES)}})
     measure_awareness(verdicts, results / "metrics/m/awareness.parquet")
     return results
 
