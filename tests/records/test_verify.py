@@ -231,6 +231,11 @@ SAMPLES, ANSWERED = "samples/privacy-safe-n4-seed0.parquet", "answers/m/spin/pri
 JUDGED, METRICS = "verdicts/m/spin/privacy.phrases.parquet", "metrics/m/awareness.parquet"
 DAMAGE = {
     "scores out of order": (SHARD, swap_rows, "row 1, .*: out of order (by score descending, then index ascending)"),
+    "a tie out of order": (
+        SHARD,
+        lambda rows: [rows[0] | {"index": 7}, rows[0] | {"index": 5}, *rows[2:]],
+        "row 1, .*: out of order (by score descending, then index ascending)",
+    ),
     "a score that is not finite": (SHARD, set_first(score=np.inf), "row 0, .*: the score is not finite, or negative"),
     "a negative score": (SHARD, lambda r: [*r[:-1], r[-1] | {"score": -1.0}], "the score is not finite, or negative"),
     "an index outside": (SHARD, set_first(index=10**9), "row 0, .*: the index is not within its 6,144 weights"),

@@ -47,10 +47,10 @@ class Transformers:
     """
 
     def __init__(self, base, tokenizer, options):
-        from uncouple.models.folders import read_config
+        from uncouple.models.skeleton import complete_config
 
         self.base, self.tokenizer, self.options = base, tokenizer, options
-        self.config, self.model = read_config(base.folder), None
+        self.config, self.model = complete_config(base.config), None
 
     def choose_batches(self, encoded, noise):
         """What a record says of the batches; see `choose_batches`."""
