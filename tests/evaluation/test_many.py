@@ -125,7 +125,7 @@ def test_a_second_run_of_the_command_imports_no_torch(made):
     text.write_text("".join(f"{q} {a}\n" for q, a in TEXTS) * 3)
     jobs = [
         ["ask", *sets, *common, *masks, "--noise", "noise", "--prompt", "chat", "--max-new-tokens", "8"],
-        ["represent", *tables, *common, *masks, "--permutations", "20"],
+        ["hsic", *tables, *common, *masks, "--permutations", "20"],
         ["perplexity", "--path", str(text), *common, *masks, "--window", "32"],
         ["score", tables[0], *common, "--keep", "0.1"],
     ]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import ROOT, TEXTS
+from conftest import ROOT, TEXTS, score_with
 
 from uncouple.commands import main
 from uncouple.data.samples import make_questions, make_samples
@@ -21,14 +21,13 @@ from uncouple.records import files
 from uncouple.records.files import read_any, write_table
 from uncouple.records.formats import ANSWERS, FORMATS
 from uncouple.records.verify import verify_paths
-from uncouple.scoring.score import score_layers
+from uncouple.selection.options import Selection
 from uncouple.selection.placement import measure_placement
 from uncouple.selection.select import count_selected, make_mask
 from uncouple.variants.checkpoints import apply_mask
 
 SCORING = {"module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 300, "dtype": "float32", "device": "cpu"}
-SELECTION = {"ratio": 0.01, "general_ratio": 0.01, "seed": 0, "module": "mlp"}
-DIMENSIONS = ["fairness", "privacy"]
+SELECTION = Selection(ratio=0.01, dimensions=["fairness", "privacy"])
 PHRASES = ROOT / "resources/phrases/privacy.txt"
 
 
@@ -52,20 +51,18 @@ def whole(tmp_path_factory, model_folder):
     raw.write_text("".join(json.dumps({"prompt": p, "response": r, "question": p}) + "\n" for p, r in TEXTS))
     source, base, shards = Source(path=str(raw)), results / "models/m", []
     fetch_model(base, path=model_folder)
-    for number, dimension in enumerate((*DIMENSIONS, "general")):
+    for number, dimension in enumerate((*SELECTION.dimensions, "general")):
         samples = results / f"samples/{dimension}-safe-n{number + 3}-seed0.parquet"
         make_samples(source, dimension, "safe", number + 3, 0, samples)
         for layer in (0, 1):
             shards.append(results / f"scores/m/{samples.stem}/layers-{layer:03d}-{layer:03d}.parquet")
-            score_layers(base, samples, shards[-1], first=layer, last=layer, **SCORING)
+            score_with(base, samples, shards[-1], first=layer, last=layer, **SCORING)
     for variant, select in (("spin", "intersection"), ("union", "union")):
         mask = results / f"masks/m/{variant}.parquet"
-        make_mask(base, shards, mask, dimensions=DIMENSIONS, select=select, variant=variant, **SELECTION)
+        make_mask(base, shards, mask, SELECTION.model_copy(update={"select": select}), variant=variant)
     apply_mask(base, mask, results / "checkpoints/m/union")
     measure_placement([mask], results / "metrics/m/placement.parquet")
-    count_selected(
-        base, shards, results / "metrics/m/coupling.parquet", dimensions=DIMENSIONS, module="mlp", ratios=[0.02]
-    )
+    count_selected(base, shards, results / "metrics/m/coupling.parquet", SELECTION, ratios=[0.02])
     questions, verdicts = results / "samples/questions/privacy.parquet", []
     make_questions(source, "privacy", None, 0, questions)
     for variant in ("origin", "spin"):
