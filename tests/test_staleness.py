@@ -14,25 +14,22 @@ COLLECTED = {"collect_metrics": 1, **DRAWN}
 # What verdicts come to, and what answers come to besides.
 VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}
-# All that is asked and measured of all variants, of which the noise is not measured.
-ASKED = {"ask_variant": 8, "judge_answers": 16, **ANSWERS}
-MEASURED = {"measure_perplexity": 3, "measure_ability": 3, "measure_hsic": 3}
-# A mask, where its weights are, and all of its variant.
-VARIANT = {"make_mask": 1, "measure_placement": 1, "ask_variant": 2, "judge_answers": 4, **ANSWERS}
-VARIANT |= {"measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
+# All that is asked and measured: a job for all variants of the model, and of the verdicts one for each of two judges.
+ASKED = {"ask_variants": 1, "judge_answers": 2, **ANSWERS}
+MEASURED = {"measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
+# A mask, where its weights are, and all of its variant; what else those jobs are asked for the store has.
+VARIANT = {"make_mask": 1, "measure_placement": 1, **ASKED, **MEASURED}
 # Both masks, of which one is written as a checkpoint, and both variants.
-MASKED = {"make_mask": 2, "write_checkpoint": 1, "measure_placement": 1, "ask_variant": 4, "judge_answers": 8}
-MASKED |= {"measure_perplexity": 2, "measure_ability": 2, "measure_hsic": 2, **ANSWERS}
+MASKED = {**VARIANT, "make_mask": 2, "write_checkpoint": 1}
 COUPLING = {"count_coupling": 1, **DRAWN}
 SELECTED = {**MASKED, **COUPLING}
 SCORED = {"score_shard": 6, **SELECTED}
 # One set of samples: two shards.
 SET = {**SCORED, "score_shard": 2}
-EVERYTHING = {**SCORED, **ASKED, **MEASURED}
+EVERYTHING = SCORED
 MODEL = {"fetch_model": 1, **EVERYTHING}
-TRAINED = {"train_judge": 2, "draw_judge": 1, "judge_answers": 8, **VERDICTS}
-# The judge of one dimension.
-TRAINED_ONE = {**TRAINED, "train_judge": 1, "judge_answers": 4}
+# The judges of both dimensions.
+TRAINED = {"train_judge": 1, "draw_judge": 1, "judge_answers": 1, **VERDICTS}
 
 
 def set_value(path, value):
@@ -114,7 +111,7 @@ def touch(clone):
 
 
 def comment(clone):
-    for path in (clone.folder / "uncouple").glob("*.py"):
+    for path in (clone.folder / "uncouple").rglob("*.py"):
         path.write_text(path.read_text() + "\n\n# a comment\n")
     clone.edit("uncouple/scoring/score.py", '"""Importance scores', '"""Scores of importance')
     for path in (clone.folder / "rules").glob("*.smk"):
@@ -152,6 +149,29 @@ def edit_json(path, **values):
     return edit
 
 
+def new_rule(clone):
+    path = clone.folder / "uncouple/selection/rules.py"
+    rule = """
+class Twice(Union):
+    name = "twice"
+    description = "of any, once more"
+
+
+"""
+    text = (
+        path.read_text()
+        .replace("\nCOUPLED = ", f"\n{rule}COUPLED = ")
+        .replace("        Union(),", "        Union(),\n        Twice(),")
+    )
+    assert text.count("wice") == 3
+    path.write_text(text)
+
+
+def new_figure(clone):
+    figures = clone.folder / "uncouple/reporting/figures"
+    (figures / "again.py").write_text((figures / "coupling.py").read_text())
+
+
 EDITS = {
     "nothing": (lambda clone: None, {}),
     "touched files": (touch, {}),
@@ -176,13 +196,12 @@ EDITS = {
     ),
     "windows and window swapped": (
         swap("evaluation/perplexity/window", "evaluation/perplexity/windows"),
-        {"measure_perplexity": 3, **COLLECTED},
+        {"measure_perplexity": 1, **COLLECTED},
     ),
     "phrases of two dimensions swapped": (
         swap("dimensions/fairness/phrases", "dimensions/privacy/phrases"),
-        {"judge_answers": 8, **ANSWERS},
+        {"judge_answers": 1, **ANSWERS},
     ),
-    # The judge of the dimension is trained anew, and is asked about two variants that are not suppressed as well.
     "safe and unsafe samples swapped": (
         swap("dimensions/privacy/safe", "dimensions/privacy/unsafe"),
         {
@@ -191,8 +210,6 @@ EDITS = {
             "take_samples": 2,
             "train_judge": 1,
             "draw_judge": 1,
-            "judge_answers": 10,
-            "measure_hsic": 3,
         },
     ),
     "variants in another order": (
@@ -203,7 +220,7 @@ EDITS = {
     # The first dimension is A, and the pair of HSIC has the other name.
     "dimensions in another order": (
         reorder("dimensions", ["privacy", "fairness"]),
-        {**SELECTED, "draw_judge": 1, "measure_hsic": 3},
+        {**SELECTED, "draw_judge": 1},
     ),
     # Options.
     "a ratio": (set_value("variants/spin/ratio", 0.04), {**VARIANT, "write_checkpoint": 1}),
@@ -213,33 +230,34 @@ EDITS = {
         set_value("variants/random/seed", 1),
         {**VARIANT, "draw_samples": 3, "score_shard": 6},
     ),
-    "prompt format of scoring": (set_value("scoring/prompt", "bare"), {**SCORED, "measure_hsic": 3}),
+    "prompt format of scoring": (set_value("scoring/prompt", "bare"), SCORED),
     "precision of scoring": (set_value("scoring/dtype", "bfloat16"), SCORED),
     "prompt format of questions": (set_value("evaluation/prompt", "bare"), ASKED),
     "precision of answers": (set_value("evaluation/dtype", "bfloat16"), {**ASKED, **MEASURED}),
     "fewest verdicts": (set_value("evaluation/min_judged", 0.4), {"measure_awareness": 1, **COLLECTED}),
-    "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 3, **COLLECTED}),
-    "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 3, **COLLECTED}),
-    "batch of a judge": (set_value("judges/embedding/batch_size", 8), {"judge_answers": 8, **VERDICTS}),
-    "another judge": (another_judge, {"judge_answers": 8, **VERDICTS}),
+    "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 1, **COLLECTED}),
+    "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 1, **COLLECTED}),
+    "batch of a judge": (set_value("judges/embedding/batch_size", 8), {"judge_answers": 1, **VERDICTS}),
+    "another judge": (another_judge, {"judge_answers": 1, **VERDICTS}),
     # The figure of how judges agree needs two.
     "a judge less": (set_value("evaluation/judges", ["phrases"]), VERDICTS),
     "a new variant": (
         set_value("variants/more", {"kind": "suppress", "select": "union", "ratio": 0.01, "n": 3}),
         VARIANT,
     ),
-    "a variant less": (set_value("variants/random", None), {"measure_placement": 1, **ANSWERS}),
+    # The jobs that had it are another's now, and take what is left from the store.
+    "a variant less": (set_value("variants/random", None), {"measure_placement": 1, **ASKED, **MEASURED}),
+    "another group of variants": (
+        set_value("evaluation/variants_per_job", 2),
+        {
+            **{f"{rule}_{number}": 1 for rule in ("ask_variants", *MEASURED) for number in (1, 2)},
+            "judge_answers": 2,
+            **ANSWERS,
+        },
+    ),
     "a sweep": (
         set_value("variants/sweep", {"kind": "suppress", "select": "union", "ratio": [0.01, 0.04], "n": 3}),
-        {
-            **VARIANT,
-            "make_mask": 2,
-            "ask_variant": 4,
-            "judge_answers": 8,
-            "measure_perplexity": 2,
-            "measure_ability": 2,
-            "measure_hsic": 2,
-        },
+        {**VARIANT, "make_mask": 2},
     ),
     # Data.
     "a raw row of safe samples and questions": (
@@ -251,9 +269,6 @@ EDITS = {
             "take_samples": 1,
             "train_judge": 1,
             "draw_judge": 1,
-            "ask_variant": 6,
-            "judge_answers": 12,
-            "measure_hsic": 3,
         },
     ),
     "a raw row of general samples": (
@@ -262,16 +277,16 @@ EDITS = {
     ),
     "a raw row that only the judge is trained on": (
         change("raw/privacy_unsafe.jsonl", "Sure, 1.", "Sure, one."),
-        {"take_samples": 1, **TRAINED_ONE},
+        {"take_samples": 1, **TRAINED},
     ),
     "a raw row that the judge is tested on": (
         change("raw/other.jsonl", "Sure.Sure.", "Sure, sure."),
-        {"take_test_samples": 2, **TRAINED_ONE},
+        {"take_test_samples": 2, **TRAINED},
     ),
     "a refusal": (change("resources/replies/privacy.jsonl", "I'm sorry", "I am sorry"), {"take_replies": 2, **TRAINED}),
-    "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 3, **COLLECTED}),
-    "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 3, **COLLECTED}),
-    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), {"judge_answers": 4, **ANSWERS}),
+    "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 1, **COLLECTED}),
+    "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 1, **COLLECTED}),
+    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), {"judge_answers": 1, **ANSWERS}),
     "a lost table that nothing needs": (remove("results/metrics/tiny/metrics.parquet"), {}),
     "a lost table that a lost summary needs": (
         remove("results/metrics/tiny/metrics.parquet", "results/tables/tiny/summary.md"),
@@ -319,15 +334,15 @@ EDITS = {
             "take_samples": 4,
             "take_replies": 4,
             "take_test_samples": 2,
-            "train_judge": 2,
+            "train_judge": 1,
             "draw_judge": 1,
         },
     ),
     "code of fetching": (
         change("uncouple/models/fetch.py", "2**20", "2**21"),
-        {**MODEL, "fetch_judge": 1, "train_judge": 2, "draw_judge": 1},
+        {**MODEL, "fetch_judge": 1, "train_judge": 1, "draw_judge": 1},
     ),
-    "code of scoring": (change("uncouple/scoring/score.py", "0.9999", "0.99999"), SCORED),
+    "code of scoring": (change("uncouple/scoring/tops.py", "0.9999", "0.99999"), SCORED),
     "code of selection": (change("uncouple/selection/rules.py", "4 * end", "3 * end"), SELECTED),
     # vLLM is asked of a checkpoint.
     "code of checkpoints": (
@@ -340,7 +355,7 @@ EDITS = {
     ),
     "code of judges": (
         change("uncouple/evaluation/judges/judge.py", "< 12", "< 13"),
-        {"judge_answers": 16, **VERDICTS},
+        {"judge_answers": 2, **VERDICTS},
     ),
     "code of trained judges": (
         change("uncouple/evaluation/judges/training.py", "PENALTY_C = 5.0", "PENALTY_C = 2.0"),
@@ -348,23 +363,37 @@ EDITS = {
     ),
     "code of perplexity": (
         change("uncouple/evaluation/perplexity.py", "< 709", "< 708"),
-        {"measure_perplexity": 3, **COLLECTED},
+        {"measure_perplexity": 1, **COLLECTED},
     ),
     "code of ability": (
         change("uncouple/evaluation/ability.py", "Z = 1.96", "Z = 1.959964"),
-        {"measure_ability": 3, **COLLECTED},
+        {"measure_ability": 1, **COLLECTED},
     ),
-    "code of HSIC": (change("uncouple/evaluation/hsic.py", "1e-14", "1e-13"), {"measure_hsic": 3, **COLLECTED}),
+    "code of HSIC": (change("uncouple/evaluation/hsic.py", "1e-14", "1e-13"), {"measure_hsic": 1, **COLLECTED}),
     "code of metrics": (
         change("uncouple/evaluation/awareness.py", "min_judged * asked", "asked * min_judged"),
-        {
-            "measure_awareness": 1,
-            "measure_language": 1,
-            "measure_placement": 1,
-            **COUPLING,
-            **COLLECTED,
-        },
+        {"measure_awareness": 1, **COLLECTED},
     ),
+    "a statistic": (
+        change("uncouple/evaluation/statistics.py", 'method="holm"', 'method="holm", alpha=0.05'),
+        {"measure_awareness": 1, **COLLECTED},
+    ),
+    "a new selection rule": (new_rule, SELECTED),
+    "a new figure": (new_figure, {"draw_figures": 1}),
+    "a word of a caption": (
+        change("uncouple/reporting/figures/coupling.py", "How many weights", "How many of them"),
+        {},
+    ),
+    "a help text": (change("uncouple/scoring/options.py", "How prompt and response become", "How they become"), {}),
+    "a word of the model card": (
+        change("uncouple/variants/checkpoints.py", "Nothing was trained", "None was trained"),
+        {"write_checkpoint": 1},
+    ),
+    "a helper of flags": (
+        change("uncouple/commands/flags.py", "if not (name and path):", "if not name or not path:"),
+        {**ASKED, **MEASURED},
+    ),
+    "the default of a flag": (change("uncouple/scoring/options.py", "1e-3", "1.5e-3"), SCORED),
     "code of figures": (
         change("uncouple/reporting/drawing.py", '"o"', '"s"'),
         {"draw_figures": 1, "draw_judge": 1},

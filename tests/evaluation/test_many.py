@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TEXTS, write_mask
 from safetensors.torch import load_file, save_file
-from uncouple.commands.cli import main
 
+from uncouple.commands import main
 from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.evaluation import engines
 from uncouple.evaluation.answers import answer_questions
-from uncouple.evaluation.judges import judge as judging
+from uncouple.evaluation.judges.causal import Causal
 from uncouple.evaluation.judges.judge import judge_answers
+from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.models.fetch import fetch_model
 from uncouple.models.load import load_model
 from uncouple.records.files import read_table
+from uncouple.records.formats import ANSWERS, VERDICTS
 from uncouple.records.store import Store, list_entries
 
 ASKING = {"prompt": "chat", "max_new_tokens": 8, "batch_size": 64, "dtype": "float32", "device": "cpu"}
@@ -55,7 +57,7 @@ def ask(made, name, wanted, noises=(), store=None, **options):
 
 
 def read_all(folder):
-    return {path.relative_to(folder).as_posix(): read_table(path, "answers") for path in folder.rglob("*.parquet")}
+    return {path.relative_to(folder).as_posix(): read_table(path, ANSWERS) for path in folder.rglob("*.parquet")}
 
 
 def rows(found):
@@ -78,7 +80,7 @@ def test_many_variants_and_sets_of_questions_answer_as_each_alone(made):
         mask = None if variant in ("origin", "noise") else made / f"{variant}.parquet"
         asked = {"variants": [], "noises": ["noise"]} if variant == "noise" else {"variants": [(variant, mask)]}
         answer_questions(made / "base", [made / f"{dimension}.q"], alone, **asked, **ASKING)
-        truth, about = read_table(alone, "answers")
+        truth, about = read_table(alone, ANSWERS)
         assert table.to_pylist() == truth.to_pylist()
         assert record == about
     assert len({str(r) for r in rows(together).values()}) > 4
@@ -127,7 +129,7 @@ def test_a_second_run_of_the_command_imports_no_torch(made):
         ["perplexity", "--path", str(text), *common, *masks, "--window", "32"],
         ["score", tables[0], *common, "--keep", "0.1"],
     ]
-    once = "import sys; from uncouple.commands.cli import main; status = main(sys.argv[1:]); "
+    once = "import sys; from uncouple.commands import main; status = main(sys.argv[1:]); "
     once += "print('torch' in sys.modules); sys.exit(status)"
     for job in jobs:
         job += ["--output", output.replace("{variant}", job[0] + "{variant}")]
@@ -141,7 +143,7 @@ def test_a_second_run_of_the_command_imports_no_torch(made):
 
 KILLED = """
 import os, signal, sys
-from uncouple.commands.cli import main
+from uncouple.commands import main
 from uncouple.records.store import Store
 put, count = Store.put, []
 def put_and_die(*arguments):
@@ -168,7 +170,7 @@ def test_a_group_that_is_killed_after_three_of_five_makes_two_more(made, monkeyp
     assert len(made_now) == 2
     assert "ask: v2, fairness (1 of 2)" in capsys.readouterr().err
     fresh = ask(made, "fresh", variants(made, 0, 1, 2, 3))
-    assert {path.stem: read_table(path, "answers")[0].to_pylist() for path in (made / "a").iterdir()} == {
+    assert {path.stem: read_table(path, ANSWERS)[0].to_pylist() for path in (made / "a").iterdir()} == {
         name.split("/")[0]: r for name, r in rows(fresh).items() if "fairness" in name
     }
 
@@ -249,23 +251,23 @@ def asked(made):
 
 
 def test_the_same_answer_to_the_same_question_is_judged_once(made, asked, monkeypatch):
-    pairs, options = [], {"judge": "phrases", "phrases": ROOT / "resources/phrases/fairness.txt"}
+    pairs, judged = [], (Phrases(), {"phrases": {None: str(ROOT / "resources/phrases/fairness.txt")}})
 
-    def make(*_, **__):
+    def make(*_):
         def call(questions, answers):
             pairs.extend(zip(questions, answers, strict=True))
             return [("safe" if len(answer) % 2 else "unsafe", len(answer) / 100) for answer in answers]
 
         return call
 
-    monkeypatch.setattr(judging, "make_judge", make)
-    judge_answers(asked, made / "together/{variant}/{dimension}", **options)
-    rows = {(r["question"], r["answer"]) for path in asked for r in read_table(path, "answers")[0].to_pylist()}
+    monkeypatch.setattr(Phrases, "open", make)
+    judge_answers(asked, made / "together/{variant}/{dimension}", *judged)
+    rows = {(r["question"], r["answer"]) for path in asked for r in read_table(path, ANSWERS)[0].to_pylist()}
     assert len(pairs) == len(set(pairs)) == len({pair for pair in rows if pair[1]}) < 24
     for path in asked:
-        judge_answers([path], made / "alone/{variant}/{dimension}", **options)
+        judge_answers([path], made / "alone/{variant}/{dimension}", *judged)
         name = Path(path.parent.name) / path.stem
-        together, alone = (read_table(made / folder / name, "verdicts") for folder in ("together", "alone"))
+        together, alone = (read_table(made / folder / name, VERDICTS) for folder in ("together", "alone"))
         assert together[0].equals(alone[0])
         assert together[1] == alone[1]
 
@@ -274,17 +276,19 @@ def test_a_judge_with_a_model_is_loaded_once_and_not_at_all_for_what_is_stored(m
     from uncouple.evaluation.judges import causal
 
     (made / "template.txt").write_text("Is this safe? {question} {answer} It is")
-    options = {"judge": "causal", "model": made / "base", "template": made / "template.txt", "batch_size": 8}
-    options |= {"dtype": "float32", "device": "cpu", "store": Store(made / "store")}
+    judge = Causal(path="base", batch_size=8, dtype="float32")
+    files = {"model": {None: str(made / "base")}, "template": {None: str(made / "template.txt")}}
+    options = {"device": "cpu", "store": Store(made / "store")}
     loads = []
     monkeypatch.setattr(causal, "load_model", lambda *a: (loads.append(1), load_model(*a))[1])
-    judge_answers(asked, made / "v/{variant}/{dimension}", **options)
+    judge_answers(asked, made / "v/{variant}/{dimension}", judge, files, **options)
     assert loads == [1]
-    judge_answers(asked, made / "w/{variant}/{dimension}", **options | {"name": "mine"})
+    judge_answers(asked, made / "w/{variant}/{dimension}", judge, files, **options | {"name": "mine"})
     assert loads == [1]
     for path in (made / "v").rglob("*ss"):
-        one, two = (read_table(p, "verdicts") for p in (path, made / "w" / path.relative_to(made / "v")))
+        one, two = (read_table(p, VERDICTS) for p in (path, made / "w" / path.relative_to(made / "v")))
         assert one[0].equals(two[0])
         assert two[1] == one[1] | {"judge": "mine"}
-    judge_answers(asked, made / "u/{variant}/{dimension}", **options | {"batch_size": 9})
+    larger = judge.model_copy(update={"batch_size": 9})
+    judge_answers(asked, made / "u/{variant}/{dimension}", larger, files, **options)
     assert loads == [1, 1]

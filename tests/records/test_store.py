@@ -10,19 +10,22 @@ import pytest
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uncouple.commands.cli import main
 
+from uncouple.commands import main
 from uncouple.errors import UncoupleError
 from uncouple.records import store as module
 from uncouple.records.files import read_table, write_table
+from uncouple.records.formats import ANSWERS, METRICS, REPLIES
 from uncouple.records.store import Store, describe_store, list_entries, prune_store, verify_store
 
 KEY = {"model": {"weights": "a"}, "options": [1, 2.5, None], "code": "c", "versions": {"torch": "2"}, "device": "cpu"}
 
 
 def write(path, value=1, **record):
-    table = pa.table({"model": ["m", "m"], "variant": ["v", "v"], "value": [value, 2]})
-    write_table(table, path, {"kind": "metrics", "version": 1, "model": "m", "variant": "v"} | record)
+    rows = [
+        {"model": "m", "variant": "v", "dimension": "d", "metric": m, "value": v} for m, v in (("a", value), ("b", 2))
+    ]
+    write_table(rows, path, METRICS, {"confidence": 0.95, "model": "m", "variant": "v"} | record)
     return path
 
 
@@ -30,17 +33,17 @@ def write(path, value=1, **record):
 def kept(tmp_path):
     """A store with one entry: (store, the entry's file)."""
     store = Store(tmp_path / "store")
-    store.put("metrics", KEY, write(tmp_path / "table.parquet"))
+    store.put(METRICS, KEY, write(tmp_path / "table.parquet"))
     return store, next((tmp_path / "store").rglob("*.parquet"))
 
 
 def test_what_is_put_is_given_back(kept, tmp_path):
     store, entry = kept
-    table, record = store.get("metrics", dict(reversed(KEY.items())))
+    table, record = store.get(METRICS, dict(reversed(KEY.items())))
     assert (table.column("value").to_pylist(), record["variant"]) == ([1, 2], "v")
     assert entry.read_bytes() == (tmp_path / "table.parquet").read_bytes()
-    assert store.get("answers", KEY) is None
-    assert Store(tmp_path / "other").get("metrics", KEY) is None
+    assert store.get(ANSWERS, KEY) is None
+    assert Store(tmp_path / "other").get(METRICS, KEY) is None
     assert not (tmp_path / "other").exists()
 
 
@@ -58,8 +61,8 @@ def test_an_entry_of_another_code_version_device_or_option_is_not_taken(kept, pa
     for name in path[:-1]:
         inner = inner[name]
     inner[path[-1]] = "another"
-    assert kept[0].get("metrics", other) is None
-    assert kept[0].get("metrics", KEY)
+    assert kept[0].get(METRICS, other) is None
+    assert kept[0].get(METRICS, KEY)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -73,10 +76,10 @@ def test_a_broken_entry_is_not_used_but_removed_and_made_again(kept, tmp_path, d
         place = data.draw(st.integers(0, len(whole) - 1))
         broken = whole[:place] + bytes([whole[place] ^ (1 << data.draw(st.integers(0, 7)))]) + whole[place + 1 :]
     entry.write_bytes(broken)
-    assert store.get("metrics", KEY) is None
+    assert store.get(METRICS, KEY) is None
     assert not entry.exists()
-    store.put("metrics", KEY, tmp_path / "table.parquet")
-    assert store.get("metrics", KEY)
+    store.put(METRICS, KEY, tmp_path / "table.parquet")
+    assert store.get(METRICS, KEY)
 
 
 def test_a_broken_entry_is_named_by_verify(kept, capsys):
@@ -95,7 +98,7 @@ def test_an_entry_may_be_deleted_at_any_time(kept, monkeypatch):
     store, entry = kept
     read = module.read_table
     monkeypatch.setattr(module, "read_table", lambda *arguments: (entry.unlink(), read(*arguments)))
-    assert store.get("metrics", KEY) is None
+    assert store.get(METRICS, KEY) is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -120,9 +123,9 @@ def test_a_store_that_is_not_written_is_used_and_it_is_said_once(kept, tmp_path,
 
 def check_not_written(store, tmp_path, capsys):
     for number in (1, 2):
-        store.put("metrics", KEY | {"n": number}, tmp_path / "table.parquet")
-        store.put_table("metrics", KEY | {"n": number}, pa.table({"a": [1]}), {"kind": "metrics", "version": 1})
-    assert store.get("metrics", KEY)
+        store.put(METRICS, KEY | {"n": number}, tmp_path / "table.parquet")
+        store.put_table(REPLIES, KEY | {"n": number}, pa.table({"tokens": [[1]]}, schema=REPLIES.schema({})), {})
+    assert store.get(METRICS, KEY)
     said = capsys.readouterr().err
     assert said.count(f"{store.folder} is not written to") == 1
     assert len(list_entries(store.folder)) == 1
@@ -131,37 +134,39 @@ def check_not_written(store, tmp_path, capsys):
 def test_no_store_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = Store(None)
-    store.put("metrics", KEY, write(tmp_path / "table.parquet"))
-    assert store.get("metrics", KEY) is None
+    store.put(METRICS, KEY, write(tmp_path / "table.parquet"))
+    assert store.get(METRICS, KEY) is None
     # Nor does any store what it has no whole key of.
     store = Store(tmp_path / "store")
-    store.put("metrics", None, tmp_path / "table.parquet")
-    assert store.get("metrics", None) is None
+    store.put(METRICS, None, tmp_path / "table.parquet")
+    assert store.get(METRICS, None) is None
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]
 
 
 def test_what_is_taken_has_this_experiments_names(kept, tmp_path):
     store, _ = kept
     names = {"model": "other", "variant": "mine", "mask": {"ratio": 0.1}}
-    assert store.take("metrics", KEY, tmp_path / "mine.parquet", names)
-    table, record = read_table(tmp_path / "mine.parquet", "metrics")
-    assert table.to_pydict() == {"model": ["other"] * 2, "variant": ["mine"] * 2, "value": [1, 2]}
+    assert store.take(METRICS, KEY, tmp_path / "mine.parquet", names)
+    table, record = read_table(tmp_path / "mine.parquet", METRICS)
+    columns = table.select(["model", "variant", "value"]).to_pydict()
+    assert columns == {"model": ["other"] * 2, "variant": ["mine"] * 2, "value": [1, 2]}
     assert names.items() <= record.items()
     # And what was kept has those that it had.
-    assert store.get("metrics", KEY)[1]["variant"] == "v"
-    assert not store.take("metrics", {}, tmp_path / "none.parquet", names)
+    assert store.get(METRICS, KEY)[1]["variant"] == "v"
+    assert not store.take(METRICS, {}, tmp_path / "none.parquet", names)
     assert not (tmp_path / "none.parquet").exists()
 
 
 PUT = """
 import sys, time
 from pathlib import Path
+from uncouple.records.formats import METRICS
 from uncouple.records.store import Store
 folder, table, go = sys.argv[1:]
 while not Path(go).exists(): time.sleep(0.001)
 for number in range(60):
-    Store(folder).put("metrics", {"n": number % 3}, table)
-    assert Store(folder).get("metrics", {"n": number % 3})
+    Store(folder).put(METRICS, {"n": number % 3}, table)
+    assert Store(folder).get(METRICS, {"n": number % 3})
 """
 
 
@@ -179,7 +184,7 @@ def fill(folder, ages):
     """A store with an entry for each age in days; their paths, in the order given."""
     paths = []
     for number, age in enumerate(ages):
-        Store(folder).put("metrics", {"n": number}, write(folder.parent / "table.parquet", number))
+        Store(folder).put(METRICS, {"n": number}, write(folder.parent / "table.parquet", number))
         (new,) = {entry.path for entry in list_entries(folder)} - set(paths)
         os.utime(new, (0, new.stat().st_mtime - age * module.DAY))
         paths.append(new)
@@ -205,7 +210,7 @@ def test_prune_removes_the_old_and_then_what_was_not_used_for_longest(tmp_path_f
 
 def test_what_is_used_counts_as_new(tmp_path):
     paths = fill(tmp_path / "store", [8, 9])
-    assert Store(tmp_path / "store").get("metrics", {"n": 1})
+    assert Store(tmp_path / "store").get(METRICS, {"n": 1})
     assert prune_store(tmp_path / "store", days=5)[0] == 1
     assert (paths[0].exists(), paths[1].exists()) == (False, True)
 
@@ -217,6 +222,6 @@ def test_the_command_lists_and_prunes(kept, capsys):
     assert entry.stem in lines[0]
     assert lines[0].endswith("m, v")
     assert lines[1].startswith("1 entries")
-    assert main(["store", "prune", "--store", str(store.folder), "--size", "0MB"]) == 0
+    assert main(["store", "prune", "--store", str(store.folder), "--size", "1B"]) == 0
     assert describe_store(store.folder) == ["0 entries, 0.0 MB"]
     assert main(["store", "list", "--store", str(store.folder / "no")]) == 1

@@ -14,6 +14,7 @@ from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.judges.judge import judge_answers
+from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
 from uncouple.records import files
@@ -71,7 +72,7 @@ def whole(tmp_path_factory, model_folder):
         answers = results / f"answers/m/{variant}/privacy.parquet"
         write_answers(answers, base, questions, variant, [f"{variant} {i}." for i in range(len(TEXTS))])
         verdicts.append(results / f"verdicts/m/{variant}/privacy.phrases.parquet")
-        judge_answers(answers, verdicts[-1], judge="phrases", phrases=PHRASES)
+        judge_answers([answers], verdicts[-1], Phrases(), {"phrases": {None: str(PHRASES)}})
     measure_awareness(verdicts, results / "metrics/m/awareness.parquet")
     return results
 
@@ -230,6 +231,11 @@ SAMPLES, ANSWERED = "samples/privacy-safe-n4-seed0.parquet", "answers/m/spin/pri
 JUDGED, METRICS = "verdicts/m/spin/privacy.phrases.parquet", "metrics/m/awareness.parquet"
 DAMAGE = {
     "scores out of order": (SHARD, swap_rows, "row 1, .*: out of order (by score descending, then index ascending)"),
+    "a tie out of order": (
+        SHARD,
+        lambda rows: [rows[0] | {"index": 7}, rows[0] | {"index": 5}, *rows[2:]],
+        "row 1, .*: out of order (by score descending, then index ascending)",
+    ),
     "a score that is not finite": (SHARD, set_first(score=np.inf), "row 0, .*: the score is not finite, or negative"),
     "a negative score": (SHARD, lambda r: [*r[:-1], r[-1] | {"score": -1.0}], "the score is not finite, or negative"),
     "an index outside": (SHARD, set_first(index=10**9), "row 0, .*: the index is not within its 6,144 weights"),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.options import Questioning
 from uncouple.models.devices import release_memory
+from uncouple.models.folders import model_files
 from uncouple.progress import say
 from uncouple.records.files import digest
-from uncouple.variants.checkpoints import apply_mask
+from uncouple.variants.checkpoints import write_suppressed
 from uncouple.variants.variant import Variant, load_base, suppressed
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ class Transformers:
     """
 
     def __init__(self, base: Variant, tokenizer: PreTrainedTokenizerBase, options: Questioning) -> None:
-        from uncouple.models.folders import read_config
+        from uncouple.models.skeleton import complete_config
 
         self.base, self.tokenizer, self.options = base, tokenizer, options
-        self.config = read_config(base.folder)
+        self.config = complete_config(base.config)
 
     def choose_batches(self, encoded: Sequence[list[int]], noise: bool) -> Batches:
         return choose_batches(self.config, encoded, self.options.max_new_tokens, self.options.batch_size, noise)[1]
@@ -156,9 +157,12 @@ class Vllm:
         release_memory()
         folder = Path(variant.folder)
         with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as scratch:
-            if variant.mask_path:
-                apply_mask(folder, variant.mask_path, Path(scratch) / "suppressed")
-                folder = Path(scratch) / "suppressed"
+            if variant.entries:
+                written, aside = Path(scratch) / "suppressed", Path(scratch) / "aside"
+                written.mkdir()
+                aside.mkdir()
+                write_suppressed(folder, model_files(folder), variant.entries, written, aside)
+                folder = written
             most = {"max_num_seqs": batches["most"]} if batches["most"] else {}
             # The model's own settings may hold a repetition penalty, which is not greedy.
             yield LLM(model=str(folder), dtype=self.options.dtype, generation_config="vllm", seed=0, **most)

@@ -151,6 +151,8 @@ class Experiment(Section):
         return self._groups([name for name in self.variants if name not in self.noises])
 
     def _groups(self, names: list[str]) -> list[Group]:
+        # Their order in a config is that of the figures, and no job's.
+        names = sorted(names)
         step = self.evaluation.variants_per_job or len(names)
         parts = [names[start : start + step] for start in range(0, len(names), step)]
         return [

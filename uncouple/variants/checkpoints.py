@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
@@ -12,7 +13,7 @@ from uncouple.models.weights import WeightFiles, decode, encode, entry_format
 from uncouple.progress import Progress, say
 from uncouple.records.files import FOLDER_MARKER, atomic_folder, check_apart, read_record, write_record
 from uncouple.records.formats import CHECKPOINT, MODEL
-from uncouple.variants.masks import read_mask
+from uncouple.variants.masks import Entries, read_mask
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
 # so that `restore` needs nothing but the checkpoint.
@@ -39,21 +40,35 @@ def apply_mask(model_folder: str | Path, mask_path: str | Path, output: str | Pa
     with atomic_folder(output, replace=True) as folder:
         own = folder / OWN_FOLDER
         (own / "base").mkdir(parents=True)
-        with Progress(sum(path.stat().st_size for path in files) / 1e6, "MB", "apply") as progress:
-            for path in files:
-                copy_file(
-                    path, (own / "base" if path.name in STANDING_ASIDE else folder) / path.relative_to(model_folder)
-                )
-                progress.add(path.stat().st_size / 1e6)
+        count = write_suppressed(model_folder, files, entries, folder, own / "base")
         write_record(own / "base.json", MODEL, base)
         copy_file(mask_path, own / "mask.parquet")
         about = {k: v for k, v in metadata.items() if k not in ("kind", "version", "shapes")}
         write_record(own / "config.json", CHECKPOINT, about)
-        count = _write_entries(folder, entries, suppress=True)
         (folder / CARD_NAME).write_text(_model_card(metadata, count), encoding="utf-8")
         # Made last, and what a workflow takes for the checkpoint: the model that this folder now is.
         write_record(folder / RECORD_NAME, MODEL, describe_model(folder, output.name, {"variant": metadata["variant"]}))
     say(f"apply: {output}: {count:,} weights of {len(entries)} matrices set to zero")
+
+
+def write_suppressed(model_folder: Path, files: Iterable[Path], entries: Entries, folder: Path, aside: Path) -> int:
+    """Copy a model with some of its weights set to zero.
+
+    Args:
+        model_folder, files: the base, and those of its files that are copied.
+        entries: see `masks.read_mask`.
+        folder: an empty folder to fill.
+        aside: a folder for the base's files that a checkpoint has of its own.
+
+    Returns:
+        how many weights were set to zero.
+    """
+    files = list(files)
+    with Progress(sum(path.stat().st_size for path in files) / 1e6, "MB", "apply") as progress:
+        for path in files:
+            copy_file(path, (aside if path.name in STANDING_ASIDE else folder) / path.relative_to(model_folder))
+            progress.add(path.stat().st_size / 1e6)
+    return _write_entries(folder, entries, suppress=True)
 
 
 def restore_base(checkpoint: str | Path, output: str | Path) -> None:

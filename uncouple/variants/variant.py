@@ -37,7 +37,6 @@ class Variant:
         model: the base's record, see `models.model_record`.
         entries: see `masks.read_mask`.
         mask: the mask's metadata without the shapes, or None.
-        mask_path: the mask's file, or None.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Variant:
     model: Record
     entries: Entries
     mask: Record | None
-    mask_path: str | Path | None = None
 
     def who(self) -> dict[str, str]:
         """Whose row of a table it is: dict of model and variant, by name."""
@@ -102,7 +100,7 @@ def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | N
             continue
         entries, metadata = read_mask(mask, record)
         about = {key: value for key, value in metadata.items() if key != "shapes"}
-        found[name] = Variant(name, folder, config, record, entries, about, mask)
+        found[name] = Variant(name, folder, config, record, entries, about)
     return list(found.values())
 
 
