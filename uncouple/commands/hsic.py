@@ -29,9 +29,11 @@ def add_flags(parser: ArgumentParser) -> None:
 def run(a: Namespace) -> None:
     from uncouple.evaluation import hsic
 
+    samples_a, samples_b = a.samples
     hsic.measure_hsic(
         a.model,
-        *a.samples,
+        samples_a,
+        samples_b,
         a.output,
         prompt=a.prompt,
         permutations=from_flags(Pairing, a).permutations,

@@ -45,8 +45,14 @@ def run_awareness(a: Namespace) -> None:
 
 def add_language(sub: ArgumentParser) -> None:
     sub.add_argument("answers", nargs="+", help="answers tables")
-    named = {"nargs": "+", "type": flags.named_file, "required": True, "metavar": "DIMENSION=FILE"}
-    sub.add_argument("--phrases", help="phrases, one a line", **named)
+    sub.add_argument(
+        "--phrases",
+        nargs="+",
+        type=flags.named_file,
+        required=True,
+        metavar="DIMENSION=FILE",
+        help="phrases, one a line",
+    )
     flags.add_output(sub, "the table to write (.parquet)")
 
 

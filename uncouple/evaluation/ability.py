@@ -8,7 +8,9 @@ import logging
 import random
 import tempfile
 import types
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
@@ -20,15 +22,20 @@ from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.records.files import digest, file_sha256, write_json
 from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.formats import Record
 from uncouple.records.store import Store, code_of
-from uncouple.variants.each import make_each, variant_results
+from uncouple.variants.each import Result, make_each, variant_results
+from uncouple.variants.kinds import ORIGIN
 from uncouple.variants.variant import load_base, open_variants, suppressed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "tasks", "limit", "harness")
 # Where each task is defined: in the harness's own folder of tasks, or in ours.
 OWN_TASKS = Path(__file__).parent / "tasks"
-DEFINITIONS = {
+DEFINITIONS: dict[str, str | Path] = {
     "hellaswag": "hellaswag/hellaswag.yaml",
     "race": "race/race.yaml",
     "mmlu": "mmlu/default/_default_template_yaml",
@@ -48,8 +55,17 @@ Z = 1.96  # standard errors to either side of a 95% interval
 
 
 def measure_ability(
-    model_folder, output, *, variants=(("origin", None),), tasks, limit, batch_size, dtype, device, store=None
-):
+    model_folder: str | Path,
+    output: str | Path,
+    *,
+    variants: Iterable[tuple[str, str | Path | None]] = ((ORIGIN, None),),
+    tasks: Mapping[str, str | Path | None],
+    limit: int,
+    batch_size: int,
+    dtype: str,
+    device: str,
+    store: Store | None = None,
+) -> None:
     """Write how many rows of some tasks variants of a model get right.
 
     Metrics of each `task`, of the dimension `general`: `acc` (the likeliest choice is the right one) and, where the
@@ -63,7 +79,7 @@ def measure_ability(
         limit: the most rows of a task (of each subject, where MMLU is from the Hub); 0 takes all.
         batch_size: prompts scored at once.
         dtype, device: see `models.load_model`.
-        store: `store.Store`; none by default. What is asked of the Hub's data is not kept: they may change there.
+        store: none by default. What is asked of the Hub's data is not kept: they may change there.
 
     Raises:
         UncoupleError: an unknown task, a file that is not what its task needs, or no data from the Hub.
@@ -73,18 +89,18 @@ def measure_ability(
     opened = open_variants(model_folder, variants)
     with tempfile.TemporaryDirectory(prefix="uncouple-ability-") as folder:
         sources = write_tasks(tasks, folder)
-        about = {"tasks": sources, "limit": limit, "batch_size": batch_size}
+        about: Record = {"tasks": sources, "limit": limit, "batch_size": batch_size}
         about |= {"harness": importlib.metadata.version("lm_eval"), "code": module_fingerprint("evaluation.ability")}
         results = variant_results(opened, output, "ability", _made_of(about), dtype, device)
 
-        def prepare(_):
+        def prepare(_: list[Result]) -> Callable[[Result], None]:
             loaded = {name: load_task(name, path, folder) for name, path in tasks.items()}
-            tokenizer, _ = load_tokenizer(model_folder)
+            tokenizer = load_tokenizer(model_folder)[0]
             say(f"ability: {', '.join(tasks)}")
             model = load_base(opened[0], dtype, device)
             harness = wrap_model(model, tokenizer, batch_size)
 
-            def make(result):
+            def make(result: Result) -> None:
                 with suppressed(model, result.work.entries):
                     rows = [result.work.who() | row for row in ability_rows(harness, loaded, limit)]
                 write_metrics(
@@ -96,18 +112,18 @@ def measure_ability(
         make_each(results, store or Store(), "ability", prepare)
 
 
-def _made_of(about):
+def _made_of(about: Record) -> Record | None:
     """What accuracies hang on besides the variant; None where the Hub's data are asked for."""
     tasks = about["tasks"]
     if any("hub" in source for source in tasks.values()):
         return None
-    own = {name: file_sha256(DEFINITIONS[name]) for name in tasks if isinstance(DEFINITIONS[name], Path)}
+    own = {name: file_sha256(path) for name in tasks if isinstance(path := DEFINITIONS[name], Path)}
     made_of = {key: about[key] for key in ("limit", "batch_size", "harness")}
     made_of |= {"tasks": {name: source["fingerprint"] for name, source in tasks.items()}, "definitions": own}
     return made_of | {"code": code_of("evaluation.ability:measure_ability")}
 
 
-def ability_rows(harness, loaded, limit):
+def ability_rows(harness: Any, loaded: Mapping[str, Any], limit: int) -> list[Record]:
     """Rows of a metrics table, as `measure_ability` tells them, without model and variant.
 
     Args:
@@ -122,7 +138,7 @@ def ability_rows(harness, loaded, limit):
     ]
 
 
-def write_tasks(tasks, folder):
+def write_tasks(tasks: Mapping[str, str | Path | None], folder: str | Path) -> dict[str, Record]:
     """Write a folder that the harness finds tasks in: a definition each, and the rows of those that have a local file.
 
     It serves the harness's command line as well (`--include_path`).
@@ -141,7 +157,8 @@ def write_tasks(tasks, folder):
         raise UncoupleError(f"task {unknown[0]!r}: not one that is known. Use one of {', '.join(TASKS)}.")
     if not tasks:
         raise UncoupleError(f"there is no task to measure. Name one or more of {', '.join(TASKS)}.")
-    folder, sources = Path(folder), {}
+    folder = Path(folder)
+    sources: dict[str, Record] = {}
     documents = {name: read_documents(name, path) for name, path in tasks.items() if path}
     for name, path in tasks.items():
         definition = {"include": str(harness_tasks() / DEFINITIONS[name]), "task": name}
@@ -157,25 +174,25 @@ def write_tasks(tasks, folder):
     return sources
 
 
-def _local_data(folder, name):
+def _local_data(folder: Path, name: str) -> Record:
     """What a definition needs changed for its data to be `NAME.jsonl`, read without a trace in the user's own cache."""
     data = {"test": str(folder / f"{name}.jsonl")}
-    changes = {"dataset_path": "json", "dataset_name": None}
+    changes: Record = {"dataset_path": "json", "dataset_name": None}
     changes["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder / "cache")}
     changes |= {"training_split": None, "validation_split": None, "test_split": "test"}
     changes |= {"fewshot_split": None, "fewshot_config": None, "num_fewshot": 0}
     return changes | ({"description": MMLU_DESCRIPTION} if name == "mmlu" else {})
 
 
-def harness_tasks():
+def harness_tasks() -> Path:
     """The harness's folder of tasks, found without importing it."""
     found = importlib.util.find_spec("lm_eval")
-    if found is None:
+    if found is None or found.origin is None:
         raise UncoupleError("ability is measured with the package `lm_eval`, which is missing (pip install lm_eval).")
     return Path(found.origin).parent / "tasks"
 
 
-def load_task(name, path, folder):
+def load_task(name: str, path: str | Path | None, folder: str | Path) -> Any:
     """A task as the harness has it, its data loaded.
 
     Args:
@@ -213,7 +230,7 @@ def load_task(name, path, folder):
     return loaded
 
 
-def wrap_model(model, tokenizer, batch_size):
+def wrap_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int) -> Any:
     """A loaded model as the harness wants it."""
     from lm_eval.models.huggingface import HFLM
 
@@ -229,7 +246,7 @@ def wrap_model(model, tokenizer, batch_size):
     return harness
 
 
-def score_task(harness, name, loaded, limit):
+def score_task(harness: Any, name: str, loaded: Any, limit: int) -> dict[str, Record]:
     """How a model does on one task.
 
     Args:
@@ -262,7 +279,7 @@ def score_task(harness, name, loaded, limit):
     }
 
 
-def interval(value, error, of):
+def interval(value: float, error: float | str, of: int) -> Record:
     """A share of right answers with its 95% interval.
 
     Args:
@@ -275,6 +292,6 @@ def interval(value, error, of):
         there, and for a single row, it is Wilson's.
     """
     n = round(value * of)
-    if error == "N/A" or error == 0:
+    if isinstance(error, str) or error == 0:
         return rate(n, of)
     return {"value": value, "low": max(0.0, value - Z * error), "high": min(1.0, value + Z * error), "n": n, "of": of}

@@ -1,6 +1,9 @@
 """Answers: what variants reply to the questions, greedily and in batches."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -11,10 +14,16 @@ from uncouple.models.prompts import encode_question
 from uncouple.models.thoughts import cut_thoughts, decode_answers
 from uncouple.progress import say
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import ANSWERS, QUESTIONS, REPLIES
+from uncouple.records.formats import ANSWERS, QUESTIONS, REPLIES, Format, Record
 from uncouple.records.store import Store, code_of, versions
 from uncouple.variants.each import Result, make_each, output_paths
+from uncouple.variants.kinds import ORIGIN
 from uncouple.variants.variant import Variant, open_variants
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from uncouple.evaluation.engines import Answer
 
 
 @dataclass(frozen=True)
@@ -30,29 +39,29 @@ class Asked:
 
     variant: Variant
     noise: bool
-    questions: list
-    record: dict
+    questions: list[Record]
+    record: Record
 
     @property
-    def set_name(self):
+    def set_name(self) -> str:
         """Which questions they are."""
         return self.record["fingerprint"]
 
     @property
-    def is_origin(self):
+    def is_origin(self) -> bool:
         return not self.variant.entries and not self.noise
 
 
 def answer_questions(
-    model_folder,
-    question_paths,
-    output,
+    model_folder: str | Path,
+    question_paths: Iterable[str | Path],
+    output: str | Path,
     *,
-    variants=(("origin", None),),
-    noises=(),
-    store=None,
-    **options,
-):
+    variants: Iterable[tuple[str, str | Path | None]] = ((ORIGIN, None),),
+    noises: Sequence[str] = (),
+    store: Store | None = None,
+    **options: Any,
+) -> None:
     """Ask variants of a model all sets of questions, and write the answers of each to each.
 
     In float32 the origin's answers, where they are known, are checked against each other variant's own, and what
@@ -66,14 +75,14 @@ def answer_questions(
         noises: names of variants that are the model as it is, asked in other batches to see what arithmetic alone
             changes. The record's `batches` says which: how many questions a batch has at most, and what else tells
             these batches from others.
-        store: `store.Store`; none by default.
+        store: none by default.
         options: of `options.Questioning`. The engine vllm takes no `device` or `batch_size`.
 
     Raises:
         UncoupleError: a file is broken, a question does not fit, a noise cannot differ, or some variant has no answers.
     """
     store = store or Store()
-    options = Questioning(**options)
+    asking = Questioning(**options)
     opened = open_variants(model_folder, [*variants, *((name, None) for name in noises)])
     sets = [read_table(path, QUESTIONS) for path in question_paths]
     asked = [
@@ -83,15 +92,15 @@ def answer_questions(
     ]
     pairs = [{"variant": one.variant.name, "dimension": one.record["dimension"]} for one in asked]
     results = [
-        Result(", ".join(pair.values()), ANSWERS, answers_key(one, options), one.variant.names(), path, one)
+        Result(", ".join(pair.values()), ANSWERS, answers_key(one, asking), one.variant.names(), path, one)
         for one, pair, path in zip(asked, pairs, output_paths(output, pairs), strict=True)
     ]
     # The others may begin as the origin does.
     results.sort(key=lambda result: not result.work.is_origin)
-    make_each(results, store, "ask", lambda waiting: _Asker(waiting, options, store).make)
+    make_each(results, store, "ask", lambda waiting: _Asker(waiting, asking, store).make)
 
 
-def answers_key(asked, options):
+def answers_key(asked: Asked, options: Questioning) -> Record:
     """What answers hang on, for the store; see `Variant.key`."""
     key = asked.variant.key(options.dtype, options.device)
     key |= {name: value for name, value in options if name not in key}
@@ -107,13 +116,16 @@ def answers_key(asked, options):
 class _Asker:
     """Has variants answer: everything is checked and encoded once, and then loaded once."""
 
-    def __init__(self, waiting, options, store):
+    def __init__(self, waiting: Sequence[Result], options: Questioning, store: Store) -> None:
         from uncouple.evaluation.engines import ENGINES
 
         first = waiting[0].work.variant
-        self.options, self.store, self.known = options, store, {}
+        self.options, self.store = options, store
+        # By set of questions: what the origin replied, what is asked; and the batches by set and noise.
+        self.known: dict[str, list[list[int]] | None] = {}
+        self.encoded: dict[str, list[list[int]]] = {}
+        self.batches: dict[tuple[str, bool], dict[str, Any]] = {}
         self.tokenizer, self.prompt = load_tokenizer(first.folder, options.prompt, options.template_options)
-        self.encoded, self.batches = {}, {}
         self.engine = ENGINES[options.engine](first, self.tokenizer, options)
         for asked in (result.work for result in waiting):
             if asked.set_name not in self.encoded:
@@ -123,7 +135,7 @@ class _Asker:
                 self.batches[which] = self.engine.choose_batches(self.encoded[asked.set_name], asked.noise)
         self.engine.load()
 
-    def make(self, result):
+    def make(self, result: Result) -> None:
         """Ask, and write the answers."""
         asked, encoded = result.work, self.encoded[result.work.set_name]
         batches = self.batches[asked.set_name, asked.noise]
@@ -151,7 +163,7 @@ class _Asker:
             + (f", {thinking} that never left their thoughts" if thinking else "")
         )
 
-    def _encode(self, asked):
+    def _encode(self, asked: Asked) -> list[list[int]]:
         window, new = asked.variant.config["max_position_embeddings"], self.options.max_new_tokens
         encoded = [encode_question(self.tokenizer, row["question"], self.prompt) for row in asked.questions]
         for row, ids in zip(asked.questions, encoded, strict=True):
@@ -162,26 +174,31 @@ class _Asker:
                 )
         return encoded
 
-    def _drafts(self, asked):
+    def _drafts(self, asked: Asked) -> list[list[int]] | None:
         """The origin's replies to the same questions, lists of token ids, where they are known and may be used."""
         if not self.engine.can_check:
             return None
         if asked.set_name not in self.known:
             found = self.store.get(*self._place(asked))
-            self.known[asked.set_name] = found and found[0].column("tokens").to_pylist()
+            self.known[asked.set_name] = found[0].column("tokens").to_pylist() if found else None
         return self.known[asked.set_name]
 
-    def _keep(self, asked, replies):
+    def _keep(self, asked: Asked, replies: list[list[int]]) -> None:
         self.known[asked.set_name] = replies
         column = pa.array(replies, pa.list_(pa.int32()))
         self.store.put_table(*self._place(asked), pa.table({"tokens": column}), {})
 
-    def _place(self, asked):
+    def _place(self, asked: Asked) -> tuple[Format, Record]:
         origin = replace(asked, variant=replace(asked.variant, entries={}), noise=False)
         return REPLIES, answers_key(origin, self.options)
 
 
-def answer_rows(tokenizer, questions, encoded, answers):
+def answer_rows(
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: Sequence[Record],
+    encoded: Sequence[list[int]],
+    answers: "Sequence[Answer]",
+) -> list[Record]:
     """Rows of an answers table.
 
     Args:
@@ -195,4 +212,4 @@ def answer_rows(tokenizer, questions, encoded, answers):
         question | {"answer": text, "tokens": len(answer.ids), "truncated": answer.goes_on}
         for question, text, answer in zip(questions, texts, answers, strict=True)
     ]
-    return [{name: row[name] for name in ANSWERS.columns} for row in rows]
+    return [{name: row[name] for name in ANSWERS.columns or ()} for row in rows]

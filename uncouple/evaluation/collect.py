@@ -35,7 +35,9 @@ def collect_metrics(paths: Iterable[Path], output: Path) -> None:
     Raises:
         UncoupleError: a row comes twice, or two variants of a model were not measured in the same way.
     """
-    rows, seen, alike = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    seen: dict[tuple[Any, ...], Path] = {}
+    alike: dict[Any, Any] = {}
     for path in paths:
         table, record = read_table(path, METRICS)
         found = table.to_pylist()
@@ -66,7 +68,8 @@ def check_alike(
     Raises:
         UncoupleError: names both files and what differs.
     """
-    group, differs = tuple(record[key] for key in whose), {}
+    group = tuple(record[key] for key in whose)
+    differs: dict[Path, list[str]] = {}
     for key, value in _facts(path, record, keys).items():
         first, first_path = seen.setdefault((whose, group, key), (value, path))
         if value != first:
@@ -77,7 +80,7 @@ def check_alike(
         )
 
 
-def _facts(path, record, keys):
+def _facts(path: Path, record: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """What a file's record says of some keys, those of `fingerprints` included."""
     known = record | record.get("fingerprints", {})
     if missing := [key for key in keys if key not in known]:
@@ -98,7 +101,7 @@ def _facts(path, record, keys):
     )
 
 
-def _content(value):
+def _content(value: Any) -> Any:
     """Without the paths of files: where one lay says nothing of what was in it."""
     if isinstance(value, dict):
         return {key: _content(inner) for key, inner in value.items() if key not in ("file", "source")}

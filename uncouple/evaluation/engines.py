@@ -1,17 +1,28 @@
 """What has a model answer: transformers, or vLLM. An engine is asked which batches it would make before it loads."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.options import Questioning
 from uncouple.models.devices import release_memory
 from uncouple.models.folders import model_files
 from uncouple.progress import say
 from uncouple.records.files import digest
 from uncouple.variants.checkpoints import write_suppressed
-from uncouple.variants.variant import load_base, suppressed
+from uncouple.variants.variant import Variant, load_base, suppressed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Batches = dict[str, Any]
 
 
 class Answer:
@@ -23,72 +34,91 @@ class Answer:
         goes_on: whether none has stopped it yet; in the end, whether it was cut off.
     """
 
-    def __init__(self, stops):
-        self.stops, self.taken, self.goes_on = stops, [], True
+    def __init__(self, stops: set[int]) -> None:
+        self.stops, self.goes_on = stops, True
+        self.taken: list[int] = []
 
     @property
-    def ids(self):
+    def ids(self) -> list[int]:
         return self.taken if self.goes_on else self.taken[:-1]
 
-    def take(self, token, _):
+    def take(self, token: int, logits: torch.Tensor | None) -> bool:
         """Add a token, and say whether the reply goes on."""
         self.taken.append(token)
         self.goes_on = token not in self.stops
         return self.goes_on
 
 
+class Engine(Protocol):
+    """What has variants of one base answer."""
+
+    # Whether it takes drafts, which is known once it is loaded.
+    can_check: bool
+
+    def choose_batches(self, encoded: Sequence[list[int]], noise: bool) -> Batches:
+        """What a record says of the batches; see `choose_batches` and `vllm_batches`."""
+
+    def load(self) -> None:
+        """Make ready, before the first answer."""
+
+    def answer(
+        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[list[int]] | None
+    ) -> tuple[list[Answer], torch.dtype]:
+        """(an `Answer` to each prompt, torch.dtype).
+
+        Args:
+            variant: the one to ask.
+            encoded: prompts, lists of token ids.
+            batches: what `choose_batches` gave.
+            drafts: see `answer_in_batches`.
+        """
+
+
 class Transformers:
-    """Answers by transformers; one load serves all variants.
+    """An `Engine`: transformers. One load serves all variants.
 
     Args:
-        base: a `Variant` of the base that is asked.
+        base: a variant of the base that is asked.
         tokenizer: the base's.
-        options: `answers.Options`.
+        options: of asking.
     """
 
-    def __init__(self, base, tokenizer, options):
+    def __init__(self, base: Variant, tokenizer: PreTrainedTokenizerBase, options: Questioning) -> None:
         from uncouple.models.skeleton import complete_config
 
         self.base, self.tokenizer, self.options = base, tokenizer, options
-        self.config, self.model = complete_config(base.config), None
+        self.config = complete_config(base.config)
 
-    def choose_batches(self, encoded, noise):
-        """What a record says of the batches; see `choose_batches`."""
+    def choose_batches(self, encoded: Sequence[list[int]], noise: bool) -> Batches:
         return choose_batches(self.config, encoded, self.options.max_new_tokens, self.options.batch_size, noise)[1]
 
-    def load(self):
+    def load(self) -> None:
         from uncouple.models.drafts import can_check
 
         self.model = load_base(self.base, self.options.dtype, self.options.device)
         self.can_check = can_check(self.model)
 
-    def answer(self, variant, encoded, batches, drafts):
-        """(an `Answer` to each prompt, torch.dtype).
-
-        Args:
-            variant: the `Variant` to ask.
-            encoded: prompts, lists of token ids.
-            batches: see `choose_batches`.
-            drafts: see `answer_in_batches`.
-        """
+    def answer(
+        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[list[int]] | None
+    ) -> tuple[list[Answer], torch.dtype]:
         with suppressed(self.model, variant.entries) as model:
             new = self.options.max_new_tokens
             return reply_in_batches(model, self.tokenizer, encoded, new, batches["most"] or 1, drafts), model.dtype
 
 
 class Vllm:
-    """Answers by vLLM, which reads a model from its files alone: a load for each variant and set of questions. See
+    """An `Engine`: vLLM, which reads a model from its files alone, so once for each variant and set of questions. See
     `Transformers`."""
 
     can_check = False
 
-    def __init__(self, base, tokenizer, options):
+    def __init__(self, base: Variant, tokenizer: PreTrainedTokenizerBase, options: Questioning) -> None:
         self.base, self.tokenizer, self.options = base, tokenizer, options
 
-    def choose_batches(self, encoded, noise):
+    def choose_batches(self, encoded: Sequence[list[int]], noise: bool) -> Batches:
         return vllm_batches(len(encoded), noise)
 
-    def load(self):
+    def load(self) -> None:
         try:
             import vllm  # noqa: F401
         except ImportError:
@@ -96,10 +126,13 @@ class Vllm:
                 "the engine vllm is not installed. Install it, or use the engine transformers."
             ) from None
 
-    def answer(self, variant, encoded, batches, drafts):
+    def answer(
+        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[list[int]] | None
+    ) -> tuple[list[Answer], torch.dtype]:
         from vllm import SamplingParams
 
-        stops, answers = self._stop_tokens(), []
+        stops = self._stop_tokens()
+        answers: list[Answer] = []
         sampling = SamplingParams(
             temperature=0, max_tokens=self.options.max_new_tokens, stop_token_ids=sorted(stops), detokenize=False
         )
@@ -117,7 +150,7 @@ class Vllm:
         return answers, dtype
 
     @contextlib.contextmanager
-    def _engine(self, variant, batches):
+    def _engine(self, variant: Variant, batches: Batches) -> Iterator[Any]:
         from vllm import LLM
 
         # Of the engine before.
@@ -134,7 +167,7 @@ class Vllm:
             # The model's own settings may hold a repetition penalty, which is not greedy.
             yield LLM(model=str(folder), dtype=self.options.dtype, generation_config="vllm", seed=0, **most)
 
-    def _stop_tokens(self):
+    def _stop_tokens(self) -> set[int]:
         from transformers import GenerationConfig
 
         from uncouple.models.decoding import stop_tokens
@@ -145,10 +178,15 @@ class Vllm:
         return stop_tokens(settings, self.tokenizer)
 
 
-ENGINES = {"transformers": Transformers, "vllm": Vllm}
+ENGINES: dict[str, Callable[[Variant, PreTrainedTokenizerBase, Questioning], Engine]] = {
+    "transformers": Transformers,
+    "vllm": Vllm,
+}
 
 
-def choose_batches(config, encoded, max_new_tokens, batch_size, noise):
+def choose_batches(
+    config: PreTrainedConfig, encoded: Sequence[list[int]], max_new_tokens: int, batch_size: int, noise: bool
+) -> tuple[int, Batches]:
     """How many questions are answered at once: for a noise a third of the largest batch that is made without it.
 
     Args:
@@ -178,7 +216,7 @@ def choose_batches(config, encoded, max_new_tokens, batch_size, noise):
     return batch_size, {"most": most, "count": len(batches), "fingerprint": digest(json.dumps(batches))}
 
 
-def vllm_batches(questions, noise):
+def vllm_batches(questions: int, noise: bool) -> Batches:
     """What decides how vLLM batches, for it makes its batches itself: the order of the questions and how many it takes
     at once.
 
@@ -200,7 +238,14 @@ def vllm_batches(questions, noise):
     return {"most": max(1, min(questions, 256) // 3), "order": "reversed"}
 
 
-def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, drafts=None):
+def answer_in_batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    drafts: list[list[int]] | None = None,
+) -> list[tuple[list[int], bool]]:
     """The likeliest next token, again and again; see `decoding.decode`.
 
     The model's own generation settings do not count, its stop tokens apart: a repetition penalty is not greedy.
@@ -219,7 +264,14 @@ def answer_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, dra
     return [(answer.ids, answer.goes_on) for answer in answers]
 
 
-def reply_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, drafts=None):
+def reply_in_batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    drafts: list[list[int]] | None = None,
+) -> list[Answer]:
     """The same as a list of `Answer`."""
     from uncouple.models.decoding import decode, stop_tokens
     from uncouple.models.drafts import decode_from_drafts

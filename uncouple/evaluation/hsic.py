@@ -1,9 +1,14 @@
 """Representations: how much two dimensions' hidden states depend on each other, layer by layer (HSIC)."""
 
 import contextlib
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
@@ -11,34 +16,40 @@ from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.models.batching import BATCH_TOKENS, make_batches
 from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
-from uncouple.models.prompts import encode_samples
+from uncouple.models.prompts import PromptFormat, encode_samples
 from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import module_fingerprint
-from uncouple.records.formats import SAMPLES
+from uncouple.records.formats import SAMPLES, Record
 from uncouple.records.store import Store, code_of
-from uncouple.variants.each import make_each, variant_results
-from uncouple.variants.variant import load_base, open_variants, suppressed
+from uncouple.variants.each import Result, make_each, variant_results
+from uncouple.variants.kinds import ORIGIN
+from uncouple.variants.variant import Variant, load_base, open_variants, suppressed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Floats = NDArray[np.floating[Any]]
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "samples", "prompt", "permutations", "seed")
 
 
 def measure_hsic(
-    model_folder,
-    samples_a,
-    samples_b,
-    output,
+    model_folder: str | Path,
+    samples_a: str | Path,
+    samples_b: str | Path,
+    output: str | Path,
     *,
-    variants=(("origin", None),),
-    prompt,
-    permutations=1000,
-    seed=0,
-    dtype,
-    device,
-    template_options=None,
-    store=None,
-):
+    variants: Iterable[tuple[str, str | Path | None]] = ((ORIGIN, None),),
+    prompt: str,
+    permutations: int = 1000,
+    seed: int = 0,
+    dtype: str,
+    device: str,
+    template_options: dict[str, Any] | None = None,
+    store: Store | None = None,
+) -> None:
     """Write the HSIC of two dimensions' representations after each decoder layer of variants of a model.
 
     A sample's representation is the hidden state of its last token (prompt and response, encoded as for scoring) as
@@ -47,75 +58,100 @@ def measure_hsic(
     dependence is that of the two tables' orders, and a value alone says little: compare it between variants on the
     same samples, and with what the same samples give when they are paired at random.
 
-    Each kernel is Gaussian, its width the median distance of that dimension's representations at that layer.
-
-    Rows of each `layer`, counted from 0, of dimension `A-B` (the two dimensions' names):
-        `hsic_biased`: see `hsic_biased`; n pairs, of as many.
-        `hsic_unbiased`: see `hsic_unbiased`; n pairs, of as many.
-        `hsic_null`: the mean and the central 95% (low, high) of the biased estimator over random pairings;
-            n pairings, of as many.
-        `hsic_p`: see `permutation_p`; n pairings at least as extreme, of all.
-    The first two have no interval: the null's range is what they are to be read against.
+    Each kernel is Gaussian, its width the median distance of that dimension's representations at that layer. Metrics
+    are those of `hsic_rows`, of dimension `A-B` (the two dimensions' names).
 
     Args:
         model_folder: the base model.
         samples_a, samples_b: samples tables of two dimensions.
         output: the metrics table to write, with {variant} in it where there are several.
         variants: see `answers.answer_questions`.
-        prompt: one of `terms.PROMPTS`.
-        template_options: of the chat template; see `prompts.bind_options`.
-        permutations: random pairings.
-        seed: of the random pairings.
+        prompt, template_options: see `load.load_tokenizer`.
+        permutations, seed: random pairings, and their seed.
         dtype, device: see `models.load_model`.
-        store: `store.Store`; none by default.
+        store: none by default.
 
     Raises:
         UncoupleError: both tables are of one dimension, there are fewer than 4 pairs, a sample does not fit, or the
             representations of a layer are not finite or mostly equal.
     """
     opened = open_variants(model_folder, variants)
-    layers = find_family(opened[0].config).layers
-    tables = [read_table(path, SAMPLES) for path in (samples_a, samples_b)]
-    names = [record["dimension"] for _, record in tables]
-    if names[0] == names[1]:
-        raise UncoupleError(f"{samples_a} and {samples_b} are both of {names[0]}. Give samples of two dimensions.")
-    pairs = min(len(table) for table, _ in tables)
-    if pairs < 4:
-        raise UncoupleError(f"{samples_a} and {samples_b} make {pairs} pairs, and HSIC needs 4. Draw more samples.")
-    made_of = {"prompt": prompt, "template_options": template_options or {}, "permutations": permutations, "seed": seed}
-    records = [{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables]
-    made_of |= {"samples": [record["fingerprint"] for record in records]}
-    made_of |= {"code": code_of("evaluation.hsic:measure_hsic")}
+    find_family(opened[0].config)
+    samples, records = _read_pairs(samples_a, samples_b)
+    drawn = {"permutations": permutations, "seed": seed}
+    made_of = {"prompt": prompt, "template_options": template_options or {}} | drawn
+    made_of |= {"samples": [r["fingerprint"] for r in records], "code": code_of("evaluation.hsic:measure_hsic")}
     results = variant_results(opened, output, "hsic", made_of, dtype, device)
     results = [replace(result, names=result.names | {"samples": records}) for result in results]
 
-    def prepare(_):
-        window = opened[0].config["max_position_embeddings"]
-        tokenizer, form = load_tokenizer(model_folder, prompt, template_options)
-        encoded = [_encode(tokenizer, table, pairs, form, window) for table, _ in tables]
-        say(f"hsic: {pairs} pairs of {' and '.join(names)}")
-        model = load_base(opened[0], dtype, device)
-        about = {"samples": records, "prompt": vars(form), "permutations": permutations, "seed": seed}
-        about |= {"code": module_fingerprint("evaluation.hsic")}
-
-        def make(result):
-            with suppressed(model, result.work.entries):
-                states = last_states(model, layers, [*encoded[0], *encoded[1]])
-            parts = states[:, :pairs], states[:, pairs:]
-            a, b = (_kernels(s, name) for s, name in zip(parts, names, strict=True))
-            who = result.work.who() | {"dimension": "-".join(names)}
-            rows = [who | row for row in hsic_rows(a, b, permutations, seed)]
-            write_metrics(rows, result.output, measured="hsic", alike=ALIKE, **result.work.about(model.dtype), **about)
-            low = sum(row["value"] < 0.05 for row in rows if row["metric"] == "hsic_p")
-            say(f"hsic: {result.name}: of {len(a)} layers, {low} have p below 0.05")
-
-        return make
+    def prepare(_: list[Result]) -> Callable[[Result], None]:
+        encoded, form = _encode(opened[0], samples, prompt, template_options)
+        say(f"hsic: {len(encoded[0])} pairs of {' and '.join(r['dimension'] for r in records)}")
+        about = {"samples": records, "prompt": vars(form)} | drawn | {"code": module_fingerprint("evaluation.hsic")}
+        return functools.partial(_write_hsic, load_base(opened[0], dtype, device), encoded, about)
 
     make_each(results, store or Store(), "hsic", prepare)
 
 
-def hsic_rows(a, b, permutations, seed):
-    """Rows of a metrics table, as `measure_hsic` tells them, without model, variant and dimension.
+def _read_pairs(samples_a: str | Path, samples_b: str | Path) -> tuple[list[list[Record]], list[Record]]:
+    """(as many samples of each table as make pairs, what is recorded of each table)."""
+    tables = [read_table(path, SAMPLES) for path in (samples_a, samples_b)]
+    records = [{key: r.get(key) for key in ("dimension", "label", "n", "seed", "fingerprint")} for _, r in tables]
+    if records[0]["dimension"] == records[1]["dimension"]:
+        raise UncoupleError(
+            f"{samples_a} and {samples_b} are both of {records[0]['dimension']}. Give samples of two dimensions."
+        )
+    pairs = min(len(table) for table, _ in tables)
+    if pairs < 4:
+        raise UncoupleError(f"{samples_a} and {samples_b} make {pairs} pairs, and HSIC needs 4. Draw more samples.")
+    return [table.slice(0, pairs).to_pylist() for table, _ in tables], records
+
+
+def _encode(
+    base: Variant, samples: list[list[Record]], prompt: str, given: dict[str, Any] | None
+) -> tuple[list[list[list[int]]], PromptFormat]:
+    """(token ids of each table's samples, their prompt format)."""
+    tokenizer, form = load_tokenizer(base.folder, prompt, given)
+    found = []
+    for table in samples:
+        encoded = encode_samples(tokenizer, table, form, base.config["max_position_embeddings"])
+        if cut := sum(sample.cut > 0 for sample in encoded):
+            say(f"hsic: {cut} responses were longer than the model's window and were cut")
+        found.append([sample.ids for sample in encoded])
+    return found, form
+
+
+def _write_hsic(model: "PreTrainedModel", encoded: list[list[list[int]]], about: Record, result: Result) -> None:
+    """Measure one variant.
+
+    Args:
+        model: the base.
+        encoded: token ids of each dimension's samples.
+        about: what the record says besides.
+        result: the metrics that are wanted.
+    """
+    pairs, names = len(encoded[0]), [record["dimension"] for record in about["samples"]]
+    with suppressed(model, result.work.entries):
+        states = last_states(model, find_family(result.work.config).layers, [*encoded[0], *encoded[1]])
+    parts = states[:, :pairs], states[:, pairs:]
+    a, b = (_kernels(part, name) for part, name in zip(parts, names, strict=True))
+    who = result.work.who() | {"dimension": "-".join(names)}
+    rows = [who | row for row in hsic_rows(a, b, about["permutations"], about["seed"])]
+    write_metrics(rows, result.output, measured="hsic", alike=ALIKE, **result.work.about(model.dtype), **about)
+    low = sum(row["value"] < 0.05 for row in rows if row["metric"] == "hsic_p")
+    say(f"hsic: {result.name}: of {len(a)} layers, {low} have p below 0.05")
+
+
+def hsic_rows(a: Floats, b: Floats, permutations: int, seed: int) -> list[Record]:
+    """Rows of a metrics table, without model, variant and dimension.
+
+    Metrics of each `layer`, counted from 0:
+    - `hsic_biased`: see `hsic_biased`; n pairs, of as many.
+    - `hsic_unbiased`: see `hsic_unbiased`; n pairs, of as many.
+    - `hsic_null`: the mean and the central 95% (low, high) of the biased estimator over random pairings; n pairings, of
+      as many.
+    - `hsic_p`: see `permutation_p`; n pairings at least as extreme, of all.
+    The first two have no interval: the null's range is what they are to be read against.
 
     Args:
         a, b: float64 (layers, n, n), kernels of the same n pairs.
@@ -126,7 +162,7 @@ def hsic_rows(a, b, permutations, seed):
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(null, [tail, 100 - tail], axis=0)
     pairs, drawn = ({"n": count, "of": count} for count in (a.shape[-1], permutations))
-    rows = []
+    rows: list[Record] = []
     for i in range(len(a)):
         for metric, values in (
             ("biased", {"value": biased[i]} | pairs),
@@ -138,15 +174,9 @@ def hsic_rows(a, b, permutations, seed):
     return rows
 
 
-def _encode(tokenizer, table, pairs, prompt, window):
-    """Token ids of a table's first samples."""
-    encoded = encode_samples(tokenizer, table.slice(0, pairs).to_pylist(), prompt, window)
-    if cut := sum(sample.cut > 0 for sample in encoded):
-        say(f"hsic: {cut} responses were longer than the model's window and were cut")
-    return [sample.ids for sample in encoded]
-
-
-def last_states(model, layers, encoded, batch_tokens=None):
+def last_states(
+    model: "PreTrainedModel", layers: str, encoded: Sequence[list[int]], batch_tokens: int | None = None
+) -> NDArray[np.float32]:
     """Hidden states of each sample's last token, as each decoder layer gives them.
 
     Samples are packed without padding, behind what all of them begin with; in float32 a state does not depend on what
@@ -177,8 +207,8 @@ def last_states(model, layers, encoded, batch_tokens=None):
     blocks = model.get_submodule(layers)
     states = np.empty((len(blocks), len(encoded), model.config.hidden_size), np.float32)
 
-    def keep(layer):
-        def hook(_, inputs, output):
+    def keep(layer: int) -> Callable[[Any, Any, Any], None]:
+        def hook(_: Any, inputs: Any, output: Any) -> None:
             states[layer, batch] = output[0, last.to(output.device)].float().cpu().numpy()
 
         return hook
@@ -199,7 +229,7 @@ def last_states(model, layers, encoded, batch_tokens=None):
     return states
 
 
-def _kernels(states, dimension):
+def _kernels(states: Floats, dimension: str) -> Floats:
     """Gaussian kernels of all layers, (layers, samples, samples); an error names layer and dimension."""
     kernels = []
     for layer, x in enumerate(states):
@@ -210,7 +240,7 @@ def _kernels(states, dimension):
     return np.stack(kernels)
 
 
-def gaussian_kernel(x):
+def gaussian_kernel(x: Floats) -> Floats:
     """exp(-d^2 / (2 s^2)) of the distance d of each two points, s being the median distance of two different points.
 
     Args:
@@ -245,7 +275,7 @@ def gaussian_kernel(x):
     return np.exp(-squares / (2 * width**2))
 
 
-def hsic_biased(a, b):
+def hsic_biased(a: Floats, b: Floats) -> Floats:
     """The biased estimator of HSIC: trace(A H B H) / (n - 1)^2, with H = I - 1/n. It is 0 or more.
 
     Args:
@@ -259,7 +289,7 @@ def hsic_biased(a, b):
     return (_centre(a) * b).sum((-2, -1)) / (a.shape[-1] - 1) ** 2
 
 
-def hsic_unbiased(a, b):
+def hsic_unbiased(a: Floats, b: Floats) -> Floats:
     """The unbiased estimator of HSIC; of independent pairs it is 0 on average, so it can be negative.
 
     Args:
@@ -279,7 +309,7 @@ def hsic_unbiased(a, b):
     return (trace + product - cross) / (n * (n - 3))
 
 
-def permuted_hsic(a, b, permutations, seed):
+def permuted_hsic(a: Floats, b: Floats, permutations: int, seed: int) -> Floats:
     """The biased estimator when pairs are made at random: what independence would look like.
 
     Args:
@@ -297,7 +327,7 @@ def permuted_hsic(a, b, permutations, seed):
     return np.array(null).T / (n - 1) ** 2
 
 
-def permutation_p(observed, null):
+def permutation_p(observed: Floats, null: Floats) -> tuple[NDArray[np.int64], Floats]:
     """Share of random pairings whose HSIC is at least the observed one, the observed pairing counted in.
 
     Args:
@@ -314,6 +344,6 @@ def permutation_p(observed, null):
     return extreme, (1 + extreme) / (1 + len(null))
 
 
-def _centre(k):
+def _centre(k: Floats) -> Floats:
     """H K H: each row and each column of it sums to 0."""
     return k - k.mean(-1, keepdims=True) - k.mean(-2, keepdims=True) + k.mean((-2, -1), keepdims=True)

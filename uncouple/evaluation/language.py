@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import ASKED, check_alike, write_metrics
@@ -28,7 +29,8 @@ def measure_language(answer_paths: Iterable[Path], output: Path, *, phrases: dic
     Raises:
         UncoupleError: no phrases of a dimension are given, or two variants were not asked in the same way.
     """
-    rows, count, alike = [], 0, {}
+    rows, count = [], 0
+    alike: dict[Any, Any] = {}
     lists = {dimension: read_phrases(path) for dimension, path in phrases.items()}
     for path in answer_paths:
         table, record = read_table(path, ANSWERS)

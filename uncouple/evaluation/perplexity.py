@@ -1,11 +1,15 @@
 """Perplexity: how well a variant predicts each token of a text, over windows of a fixed length."""
 
+import functools
 import hashlib
 import math
+from collections.abc import Callable, Iterable
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uncouple.data.sources import Rows, Source, read_rows
 from uncouple.errors import UncoupleError
@@ -16,89 +20,87 @@ from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
 from uncouple.progress import Progress, say
 from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.formats import Record
 from uncouple.records.store import Store, code_of
-from uncouple.variants.each import make_each, variant_results
+from uncouple.variants.each import Result, make_each, variant_results
+from uncouple.variants.kinds import ORIGIN
 from uncouple.variants.variant import load_base, open_variants, suppressed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "text", "window", "windows")
 
 
 def measure_perplexity(
-    model_folder,
-    output,
+    model_folder: str | Path,
+    output: str | Path,
     *,
-    source,
-    variants=(("origin", None),),
-    window,
-    windows,
-    batch_size,
-    dtype,
-    device,
-    store=None,
-):
+    source: Rows,
+    variants: Iterable[tuple[str, str | Path | None]] = ((ORIGIN, None),),
+    window: int | str | None,
+    windows: int,
+    batch_size: int,
+    dtype: str,
+    device: str,
+    store: Store | None = None,
+) -> None:
     """Write the perplexity per token of variants of a model.
 
     The text is tokenised as a whole, after the special tokens that the tokenizer puts in front, and cut into windows
     that do not overlap; the tail that fills none is dropped. In each window every token but the first is predicted
-    from those before it. Perplexity is exp of the mean negative log-likelihood of all predicted tokens.
-
-    Rows, of dimension `general`:
-        `perplexity`: value; low and high are exp of the 95% t interval of the mean over windows, which are the
-            independent units (None for one window); n windows of `of` predicted tokens.
-        `nll`, of each window `item`, 0000 ...: its mean negative log-likelihood, in nats a token, by which variants can
-            be paired; n is 1, of its predicted tokens.
+    from those before it. Perplexity is exp of the mean negative log-likelihood of all predicted tokens. Metrics are
+    those of `perplexity_rows`.
 
     Args:
         model_folder: the base model.
         output: the metrics table to write, with {variant} in it where there are several.
-        source: `sources.Rows` of the text; see `read_text`.
+        source: of the text; see `read_text`.
         variants: see `answers.answer_questions`.
         window: tokens of a window; None or `max` is the model's maximum, as published.
         windows: how many windows at most, from the text's beginning; 0 is all.
         batch_size: windows at once. In float32 the result does not depend on it.
         dtype, device: see `models.load_model`.
-        store: `store.Store`; none by default.
+        store: none by default.
 
     Raises:
         UncoupleError: the text cannot be read or fills no window, the window is longer than the model's, the model's
             architecture or loss head is not known, or a loss is not finite.
     """
     opened = open_variants(model_folder, variants)
-    variant = opened[0]
     # How logits come of the hidden states is known for these families alone; `check_head` finds it out for each.
-    find_family(variant.config)
-    longest = variant.config["max_position_embeddings"]
-    window = longest if window in (None, "max") else window
-    if not 2 <= window <= longest:
-        raise UncoupleError(f"the window is {window} tokens; this model takes 2 to {longest}. Set another (--window).")
+    find_family(opened[0].config)
+    tokens = _window_tokens(window, opened[0].config["max_position_embeddings"])
     text = read_text(source)
-    about = {"window": window, "text": {"source": str(source), "sha256": hashlib.sha256(text.encode()).hexdigest()}}
-    made_of = {"window": window, "windows": windows, "text": about["text"]["sha256"]}
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    made_of = {"window": tokens, "windows": windows, "text": sha256}
     made_of |= {"code": code_of("evaluation.perplexity:measure_perplexity")}
     results = variant_results(opened, output, "perplexity", made_of, dtype, device)
 
-    def prepare(_):
+    def prepare(_: list[Result]) -> Callable[[Result], None]:
         from uncouple.models.head import check_head
 
-        cut = _encode(model_folder, text, window, windows, source)
-        model = load_base(variant, dtype, device)
+        cut = _encode(model_folder, text, tokens, windows, source)
+        model = load_base(opened[0], dtype, device)
         check_head(model)
-
-        def make(result):
-            with suppressed(model, result.work.entries):
-                rows = [result.work.who() | row for row in perplexity_rows(model, cut, batch_size)]
-            said = result.work.about(model.dtype) | about | {"windows": len(cut)}
-            said |= {"code": module_fingerprint("evaluation.perplexity")}
-            write_metrics(rows, result.output, measured="perplexity", alike=ALIKE, **said)
-            say(f"perplexity: {result.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
-
-        return make
+        about = {"window": tokens, "text": {"source": str(source), "sha256": sha256}, "windows": len(cut)}
+        about |= {"code": module_fingerprint("evaluation.perplexity")}
+        return functools.partial(_write_perplexity, model, cut, batch_size, about)
 
     make_each(results, store or Store(), "perplexity", prepare)
 
 
-def _encode(model_folder, text, window, windows, source):
+def _window_tokens(window: int | str | None, longest: int) -> int:
+    """Tokens of a window, of at most `longest`."""
+    tokens = longest if window in (None, "max") else int(window)
+    if not 2 <= tokens <= longest:
+        raise UncoupleError(f"the window is {tokens} tokens; this model takes 2 to {longest}. Set another (--window).")
+    return tokens
+
+
+def _encode(model_folder: str | Path, text: str, window: int, windows: int, source: Rows) -> NDArray[np.int64]:
     """The windows of a text; see `cut_windows`."""
     tokenizer, _ = load_tokenizer(model_folder)
     ids = leading_special_tokens(tokenizer) + tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -110,8 +112,31 @@ def _encode(model_folder, text, window, windows, source):
     return cut
 
 
-def perplexity_rows(model, cut, batch_size):
-    """Rows of a metrics table, as `measure_perplexity` tells them, without model and variant.
+def _write_perplexity(
+    model: "PreTrainedModel", cut: NDArray[np.int64], batch_size: int, about: Record, result: Result
+) -> None:
+    """Measure one variant.
+
+    Args:
+        model: the base.
+        cut, batch_size: see `window_losses`.
+        about: what the record says besides.
+        result: the metrics that are wanted.
+    """
+    with suppressed(model, result.work.entries):
+        rows = [result.work.who() | row for row in perplexity_rows(model, cut, batch_size)]
+    write_metrics(rows, result.output, measured="perplexity", alike=ALIKE, **result.work.about(model.dtype), **about)
+    say(f"perplexity: {result.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
+
+
+def perplexity_rows(model: "PreTrainedModel", cut: NDArray[np.int64], batch_size: int) -> list[Record]:
+    """Rows of a metrics table, without model and variant.
+
+    Metrics, of dimension `general`:
+    - `perplexity`: value; low and high are exp of the 95% t interval of the mean over windows, which are the
+      independent units (None for one window); n windows of `of` predicted tokens.
+    - `nll`, of each window `item`, 0000 ...: its mean negative log-likelihood, in nats a token, by which variants can
+      be paired; n is 1, of its predicted tokens.
 
     Args:
         model, cut, batch_size: see `window_losses`.
@@ -125,18 +150,18 @@ def perplexity_rows(model, cut, batch_size):
     ]
 
 
-def read_text(source):
+def read_text(source: Rows) -> str:
     """The text that is predicted, as it is published for WikiText-2: the data set's rows joined by a blank line.
 
     Args:
-        source: `sources.Rows`: a Hub data set with a column `text`, or a text file, each line of which is a row with
+        source: a Hub data set with a column `text`, or a text file, each line of which is a row with
             its line break; a line of white space alone is the empty row.
 
     Raises:
         UncoupleError: missing, not UTF-8, empty, or a row that is not text.
     """
     if not source.hub:
-        return "\n\n".join(line if line.strip() else "" for line in StringIO(_read_file(source.path)))
+        return "\n\n".join(line if line.strip() else "" for line in StringIO(_read_file(str(source.path))))
     rows = read_rows(Source(**source.model_dump(include=set(Rows.model_fields))))
     for number, row in rows.items():
         if not isinstance(row.get("text"), str):
@@ -144,7 +169,7 @@ def read_text(source):
     return "\n\n".join(row["text"] for row in rows.values())
 
 
-def cut_windows(ids, window, windows, source="this text"):
+def cut_windows(ids: list[int], window: int, windows: int, source: Rows | str = "this text") -> NDArray[np.int64]:
     """The first windows of a text, (windows, window) int64: at most `windows` of them, or with 0 all that it fills."""
     whole = len(ids) // window
     if not whole:
@@ -156,7 +181,7 @@ def cut_windows(ids, window, windows, source="this text"):
     return np.array(ids[: count * window], np.int64).reshape(count, window)
 
 
-def window_losses(model, cut, batch_size):
+def window_losses(model: "PreTrainedModel", cut: NDArray[np.int64], batch_size: int) -> NDArray[np.float64]:
     """Mean negative log-likelihood of the tokens 2 ... n of each window, given those before them in it.
 
     Args:
@@ -188,7 +213,7 @@ def window_losses(model, cut, batch_size):
     return losses
 
 
-def _token_losses(model, hidden, targets):
+def _token_losses(model: "PreTrainedModel", hidden: "Tensor", targets: "Tensor") -> "Tensor":
     """Cross-entropy of each target, float32 (tokens,)."""
     import torch
 
@@ -203,7 +228,7 @@ def _token_losses(model, hidden, targets):
     )
 
 
-def exponentiated_mean(values):
+def exponentiated_mean(values: NDArray[np.float64]) -> dict[str, float | None]:
     """exp of the mean of independent values and of its 95% t interval: dict of value, low and high.
 
     Args:
@@ -216,7 +241,7 @@ def exponentiated_mean(values):
     return {"value": _exp(mean), "low": _exp(mean - half), "high": _exp(mean + half)}
 
 
-def t_quantile(freedom):
+def t_quantile(freedom: int) -> float:
     """The distance t from 0 within which CONFIDENCE of Student's t distribution lies.
 
     A bare GPU machine has no scipy. For whole degrees of freedom the distribution function is a finite sum, which
@@ -234,7 +259,7 @@ def t_quantile(freedom):
     return math.sqrt(freedom) * math.tan(low)
 
 
-def _share_within(angle, freedom):
+def _share_within(angle: float, freedom: int) -> float:
     """P(abs(T) < sqrt(freedom) tan(angle)) of Student's t."""
     odd = freedom % 2
     term, total = (math.cos(angle) if odd else 1.0), 0.0
@@ -244,12 +269,12 @@ def _share_within(angle, freedom):
     return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
 
 
-def _exp(value):
+def _exp(value: float) -> float:
     # A wrecked model's interval may end beyond the largest float.
     return math.exp(value) if value < 709 else math.inf
 
 
-def _read_file(path):
+def _read_file(path: str) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:

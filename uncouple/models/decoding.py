@@ -25,8 +25,9 @@ GROUPED = "uncouple_grouped"
 class Reply(Protocol):
     """What `decode` tells a reply of."""
 
-    def take(self, token: int, logits: torch.Tensor) -> bool:
-        """Take the likeliest token, and the logits of all (vocabulary,); says whether the reply goes on."""
+    def take(self, token: int, logits: torch.Tensor | None) -> bool:
+        """Take the likeliest token, and the logits of all (vocabulary,), None where it is known without; says whether
+        the reply goes on."""
         ...
 
 

@@ -52,7 +52,7 @@ def pick_device(device: str | torch.device) -> torch.device:
     return picked
 
 
-def device_kind(device):
+def device_kind(device: str | torch.device) -> str:
     """What a model will run on, as one text: `cpu`, or `cuda` and the GPU's name, for a card rounds as none other does.
 
     Where the system has no driver of a GPU, torch is not asked: it takes seconds to import.

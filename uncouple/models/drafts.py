@@ -1,14 +1,22 @@
 """Drafts: replies that another model gave, checked in one forward pass, so that only what differs need be decoded."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 
 from uncouple.errors import UncoupleError
 from uncouple.models.attention import pack_attention, run_packed
 from uncouple.models.batching import BATCH_TOKENS, make_batches
-from uncouple.models.decoding import compute_prefix, decode, shared_length
+from uncouple.models.decoding import Reply, compute_prefix, decode, shared_length
 from uncouple.models.head import check_head, logits_in_parts
 from uncouple.models.rope import longest_together
 from uncouple.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Logits nearer than this share of the largest are in doubt: another order of sums may swap them. With SmolLM2-135M two
 # orders differ by at most a seventh of it.
@@ -17,7 +25,7 @@ NEAR = 1e-5
 WORTH = 0.5
 
 
-def can_check(model):
+def can_check(model: PreTrainedModel) -> bool:
     """Whether drafts can stand for decoding: in float32, where arithmetic alone swaps no tokens but near ones, with
     positions that do not stretch with the text, and with a head whose logits are known."""
     if model.dtype != torch.float32 or longest_together(model.config):
@@ -29,7 +37,16 @@ def can_check(model):
     return True
 
 
-def decode_from_drafts(model, encoded, drafts, replies, max_new_tokens, batch_size, unit, label):
+def decode_from_drafts(
+    model: PreTrainedModel,
+    encoded: Sequence[list[int]],
+    drafts: Sequence[list[int]],
+    replies: Sequence[Reply],
+    max_new_tokens: int,
+    batch_size: int,
+    unit: str,
+    label: str,
+) -> int:
     """What `decoding.decode` does, where something like the replies is known.
 
     Args:
@@ -59,20 +76,21 @@ class _Drafted:
     A token that is in doubt is decoded. Where it is the draft's after all, so may be those that come next.
     """
 
-    def __init__(self, prompt, draft, marks, reply, most):
+    def __init__(self, prompt: list[int], draft: list[int], marks: list[bool], reply: Reply, most: int) -> None:
         self.prompt, self.draft, self.marks, self.reply = prompt, draft, marks, reply
-        self.left, self.taken, self.goes_on, self.follows = most, [], True, True
+        self.left, self.goes_on, self.follows = most, True, True
+        self.taken: list[int] = []
 
-    def begin(self):
+    def begin(self) -> list[int]:
         """The text that the model is to go on from."""
         return self.prompt + self.taken
 
-    def accept(self):
+    def accept(self) -> None:
         """Take what is marked, from here on."""
         while self.goes_on and len(self.taken) < len(self.marks) and self.marks[len(self.taken)]:
             self._add(self.draft[len(self.taken)], None)
 
-    def take(self, token, logits):
+    def take(self, token: int, logits: torch.Tensor | None) -> bool:
         self.follows = self.follows and self.draft[len(self.taken) : len(self.taken) + 1] == [token]
         self._add(token, logits)
         if self.follows:
@@ -82,13 +100,19 @@ class _Drafted:
             return self.goes_on and len(self.taken) == before
         return self.goes_on
 
-    def _add(self, token, logits):
+    def _add(self, token: int, logits: torch.Tensor | None) -> None:
         self.taken.append(token)
         self.left -= 1
         self.goes_on = self.reply.take(token, logits) and self.left > 0
 
 
-def check_drafts(model, encoded, drafts, unit="questions", label="check"):
+def check_drafts(
+    model: PreTrainedModel,
+    encoded: Sequence[list[int]],
+    drafts: Sequence[list[int]],
+    unit: str = "questions",
+    label: str = "check",
+) -> list[list[bool]]:
     """Which tokens of each draft are beyond doubt the likeliest to the model itself, given those before.
 
     Texts are packed without padding, behind what all prompts begin with.
@@ -106,7 +130,8 @@ def check_drafts(model, encoded, drafts, unit="questions", label="check"):
         return []
     shared = shared_length(encoded)
     texts = [ids[shared:] + draft[:-1] for ids, draft in zip(encoded, drafts, strict=True)]
-    marks, seen, agreed = [[] for _ in drafts], 0, 0
+    marks: list[list[bool]] = [[] for _ in drafts]
+    seen, agreed = 0, 0
     with torch.inference_mode(), Progress(len(encoded), unit, label) as progress:
         prefix = compute_prefix(model, encoded[0][:shared])
         with pack_attention(model):
@@ -122,18 +147,24 @@ def check_drafts(model, encoded, drafts, unit="questions", label="check"):
     return marks
 
 
-def _check(model, prefix, shared, rows):
+def _check(
+    model: PreTrainedModel,
+    prefix: list[tuple[torch.Tensor, torch.Tensor]],
+    shared: int,
+    rows: list[tuple[list[int], list[int]]],
+) -> Sequence[torch.Tensor]:
     """bool (tokens of the draft,) for each row: which are likeliest by more than a doubt."""
     if not rows:
         return []
     lengths = [len(text) for text, _ in rows]
     hidden = run_packed(model, [text for text, _ in rows], prefix, shared)
-    places, end = [], 0
+    asked: list[int] = []
+    end = 0
     for length, (_, draft) in zip(lengths, rows, strict=True):
         end += length
-        places += range(end - len(draft), end)
-    tokens = [token for _, draft in rows for token in draft]
-    places, tokens = (torch.tensor(values, device=hidden.device) for values in (places, tokens))
+        asked += range(end - len(draft), end)
+    drafted_tokens = [token for _, draft in rows for token in draft]
+    places, tokens = (torch.tensor(values, device=hidden.device) for values in (asked, drafted_tokens))
     agreed = []
     for logits, _, drafted in logits_in_parts(model, hidden, places, tokens):
         own = logits.gather(1, drafted[:, None])[:, 0]

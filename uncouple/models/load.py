@@ -61,7 +61,7 @@ def load_tokenizer(
     return tokenizer, PromptFormat(prompt, bind_options(tokenizer, options or {}))
 
 
-def dtype_name(config, dtype, kind):
+def dtype_name(config: Mapping[str, Any], dtype: str | torch.dtype, kind: str) -> str:
     """Name of the dtype that a model is to have; see `pick_dtype`.
 
     Args:

@@ -6,14 +6,23 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import atomic_path, read_any, read_table, write_table
 from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.formats import Format, Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# All that a table is made of, as JSON; None where not all of it is known.
+Key = dict[str, Any] | None
 
 # What a number may differ by, where all else that goes into it is the same.
 LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -27,16 +36,16 @@ class Store:
         folder: where it lies; None is a store that keeps nothing.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder else None
         self.is_told = False
 
-    def get(self, form, key):
+    def get(self, form: Format, key: Key) -> "tuple[pa.Table, Record] | None":
         """What was kept under a key.
 
         Args:
             form: one of `formats`.
-            key: dict of all that the table is made of, as JSON.
+            key: see `Key`.
 
         Returns:
             (pyarrow.Table, metadata), or None. A file that is not as it was written is removed.
@@ -56,7 +65,7 @@ class Store:
             os.utime(path)
         return found
 
-    def take(self, form, key, output, names, **options):
+    def take(self, form: Format, key: Key, output: str | Path, names: Record, **options: Any) -> bool:
         """Write what was kept under this experiment's own names.
 
         Args:
@@ -75,23 +84,23 @@ class Store:
             place, field = table.column_names.index(name), table.schema.field(name)
             table = table.set_column(place, field, [[names[name]] * len(table)])
         write_table(table, output, form, metadata | names, **options)
-        say(f"store: {output} is there already, as {self._place(form, key).name}")
+        say(f"store: {output} is there already, as {_file_name(form, key)}")
         return True
 
-    def put(self, form, key, path):
+    def put(self, form: Format, key: Key, path: str | Path) -> None:
         """Keep a copy of a table's file; where that cannot be, it is said once, and nothing else is lost."""
         if place := self._place(form, key):
             with self._telling(), atomic_path(place) as partial:
                 shutil.copyfile(path, partial)
 
-    def put_table(self, form, key, table, metadata):
+    def put_table(self, form: Format, key: Key, table: "pa.Table", metadata: Record) -> None:
         """The same for a table that is in no file."""
         if place := self._place(form, key):
             with self._telling():
                 write_table(table, place, form, metadata)
 
     @contextlib.contextmanager
-    def _telling(self):
+    def _telling(self) -> Iterator[None]:
         try:
             yield
         except (UncoupleError, OSError) as error:
@@ -99,15 +108,18 @@ class Store:
                 say(f"store: {self.folder} is not written to: {error}")
             self.is_told = True
 
-    def _place(self, form, key):
+    def _place(self, form: Format, key: Key) -> Path | None:
         """Where a table is kept; None where there is no store, or not all is known that the table is made of."""
         if not self.folder or key is None:
             return None
-        name = hashlib.sha256(json.dumps([form.kind, key], sort_keys=True).encode()).hexdigest()[:32]
-        return self.folder / form.kind.replace(" ", "-") / f"{name}.parquet"
+        return self.folder / form.kind.replace(" ", "-") / _file_name(form, key)
 
 
-def code_of(place):
+def _file_name(form: Format, key: Key) -> str:
+    return hashlib.sha256(json.dumps([form.kind, key], sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
+
+
+def code_of(place: str) -> str:
     """Fingerprint of the code that makes a result.
 
     Args:
@@ -116,9 +128,9 @@ def code_of(place):
     return module_fingerprint(place.partition(":")[0])
 
 
-def versions(*more):
+def versions(*more: str) -> dict[str, str | None]:
     """dict of each library that numbers come from to its version, None where it is not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for name in (*LIBRARIES, *more):
         try:
             found[name] = version(name)
@@ -137,13 +149,14 @@ class Entry:
     used: float
 
 
-def list_entries(folder):
+def list_entries(folder: str | Path) -> list[Entry]:
     """Entries of a store, those first that were not used for longest.
 
     Raises:
         UncoupleError: no such folder.
     """
-    folder, found = Path(folder), []
+    folder = Path(folder)
+    found: list[Entry] = []
     if not folder.is_dir():
         raise UncoupleError(f"{folder}: no such folder. Name the folder of a store (--store).")
     for path in folder.glob("*/*.parquet"):
@@ -154,7 +167,7 @@ def list_entries(folder):
     return sorted(found, key=lambda entry: (entry.used, entry.path))
 
 
-def describe_store(folder):
+def describe_store(folder: str | Path) -> list[str]:
     """Lines that say what a store holds: of each entry its kind, model, variant and dimension, and then the sum."""
     entries, lines = list_entries(folder), []
     for entry in entries:
@@ -172,7 +185,7 @@ def describe_store(folder):
     return [*lines, f"{len(entries)} entries, {sum(entry.size for entry in entries) / 1e6:,.1f} MB"]
 
 
-def verify_store(folder):
+def verify_store(folder: str | Path) -> int:
     """Read every entry whole.
 
     Returns:
@@ -196,7 +209,7 @@ def verify_store(folder):
     return len(entries)
 
 
-def prune_store(folder, days=None, size=None):
+def prune_store(folder: str | Path, days: float | None = None, size: float | None = None) -> tuple[int, int]:
     """Remove entries, those first that were not used for longest.
 
     Args:

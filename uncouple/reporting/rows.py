@@ -1,6 +1,6 @@
 """What figures and tables read: the rows of one model in tidy tables, and what must be known to read them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ class Sources:
     """
 
     def __init__(self, paths: Iterable[Path], model: str | None):
-        self.model, self.found = model, {}
+        self.model = model
+        self.found: dict[str, list[tuple[Path, Any, Row]]] = {}
         for path in paths:
             table, record = read_any(path)
             self.found.setdefault(record["kind"], []).append((path, table, record))
@@ -66,7 +67,7 @@ class Rows:
     """Rows of one model in a tidy table."""
 
     path: Path
-    model: str
+    model: str | None
     rows: list[Row]
 
     def of(self, *metrics: str, advice: str | None = None) -> list[Row]:
@@ -148,7 +149,7 @@ class Judged:
                 told += self._distrust(judge, dimension)
         return told
 
-    def _distrust(self, judge, dimension):
+    def _distrust(self, judge: str, dimension: str) -> Iterator[str]:
         for kind, (verdict, least) in KINDS.items():
             row = self.get(None, dimension, "kind", judge, kind)
             if row and row["value"] is None:

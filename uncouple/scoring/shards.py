@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from uncouple.errors import UncoupleError
 from uncouple.records.columns import group_by_module, module_column
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import SCORE_SHARD
+from uncouple.records.formats import SCORE_SHARD, Record
 
 # Flat row-major indices and scores of the top entries of a matrix, by rank.
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -48,12 +48,12 @@ def write_shard(path: str | Path, tops: Mapping[str, Top], metadata: dict[str, A
     write_table(table, path, SCORE_SHARD, metadata, **ENCODING)
 
 
-def about_model(record):
+def about_model(record: Record) -> Record:
     """What a shard says of the model; see `folders.model_record`."""
     return {key: record[key] for key in ("name", "source", "fingerprint", "tokenizer")}
 
 
-def about_samples(record):
+def about_samples(record: Record) -> Record:
     """What a shard says of the samples, from their table's metadata."""
     return {key: record.get(key) for key in ("dimension", "label", "n", "seed", "source", "fingerprint")}
 

@@ -2,13 +2,17 @@
 
 import traceback
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import is_out_of_memory
 from uncouple.progress import say
-from uncouple.records.formats import METRICS, Format
+from uncouple.records.formats import METRICS, Format, Record
+from uncouple.records.store import Key, Store
+from uncouple.variants.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,13 @@ class Result:
 
     name: str
     form: Format
-    key: dict | None
-    names: dict
+    key: Key
+    names: Record
     output: Path
-    work: object = None
+    work: Any = None
 
 
-def output_paths(output, wanted):
+def output_paths(output: str | Path, wanted: Sequence[Mapping[str, str]]) -> list[Path]:
     """A path for each of several results.
 
     Args:
@@ -43,10 +47,10 @@ def output_paths(output, wanted):
     """
     paths = []
     for values in wanted:
-        path = str(output)
+        filled = str(output)
         for name, value in values.items():
-            path = path.replace(f"{{{name}}}", value)
-        paths.append(Path(path))
+            filled = filled.replace(f"{{{name}}}", value)
+        paths.append(Path(filled))
     path, count = Counter(paths).most_common(1)[0]
     if count > 1:
         differing = [f"{{{name}}}" for name in wanted[0] if len({values[name] for values in wanted}) > 1]
@@ -57,11 +61,13 @@ def output_paths(output, wanted):
     return paths
 
 
-def variant_results(variants, output, measured, made_of, dtype, device):
+def variant_results(
+    variants: Sequence[Variant], output: str | Path, measured: str, made_of: Key, dtype: str, device: str
+) -> list[Result]:
     """A `Result` of the kind metrics for each of some variants, whose `work` is the variant.
 
     Args:
-        variants: list of `variant.Variant`.
+        variants: of one base.
         output: see `output_paths`.
         measured: what is measured.
         made_of: what it hangs on besides, see `Result.key`; None where that cannot be known.
@@ -75,14 +81,19 @@ def variant_results(variants, output, measured, made_of, dtype, device):
     return results
 
 
-def make_each(results, store, verb, prepare):
+def make_each(
+    results: Sequence[Result],
+    store: Store,
+    verb: str,
+    prepare: Callable[[list[Result]], Callable[[Result], None]],
+) -> None:
     """Have each result written: from the store, or made and then kept there as soon as it is written.
 
     One that cannot be made is told, and the others are made all the same.
 
     Args:
-        results: list of `Result`, in the order in which they are to be made.
-        store: `store.Store`.
+        results: in the order in which they are to be made.
+        store: see `store.Store`.
         verb: for what is said.
         prepare: function of the results that must be made, called once and only if there are any. It loads what they
             have in common, and gives a function of one of them that writes its output.

@@ -1,7 +1,12 @@
 """Variants: a model as it is or under a mask, in memory, and what a record says of it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import device_kind
@@ -9,8 +14,13 @@ from uncouple.models.folders import check_folder, model_record
 from uncouple.models.load import dtype_name, load_model
 from uncouple.progress import say
 from uncouple.records.files import digest
+from uncouple.records.formats import Record
 from uncouple.records.store import versions
-from uncouple.variants.masks import read_mask
+from uncouple.variants.masks import Entries, read_mask
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 # The base's fingerprints by what they are of.
 PRINTS = {"weights": "fingerprint", "tokenizer": "tokenizer", "generation": "generation"}
@@ -27,26 +37,24 @@ class Variant:
         model: the base's record, see `models.model_record`.
         entries: see `masks.read_mask`.
         mask: the mask's metadata without the shapes, or None.
-        mask_path: the mask's file, or None.
     """
 
     name: str
-    folder: str
-    config: dict
-    model: dict
-    entries: dict
-    mask: dict | None
-    mask_path: str | None = None
+    folder: str | Path
+    config: dict[str, Any]
+    model: Record
+    entries: Entries
+    mask: Record | None
 
-    def who(self):
+    def who(self) -> dict[str, str]:
         """Whose row of a table it is: dict of model and variant, by name."""
         return {"model": self.model["name"], "variant": self.name}
 
-    def names(self):
+    def names(self) -> Record:
         """What a record says that is this experiment's alone: two experiments may call one variant by two names."""
         return self.who() | {"mask": self.mask}
 
-    def about(self, dtype):
+    def about(self, dtype: str | torch.dtype) -> Record:
         """What the record of all that is measured of a variant says.
 
         Returns:
@@ -55,7 +63,7 @@ class Variant:
         about = self.names() | {"dtype": str(dtype).removeprefix("torch.")}
         return about | {"fingerprints": {name: self.model[key] for name, key in PRINTS.items()}}
 
-    def key(self, dtype, device):
+    def key(self, dtype: str, device: str) -> dict[str, Any]:
         """What a measurement of this variant hangs on, whatever is measured, for the store.
 
         Args:
@@ -72,7 +80,7 @@ class Variant:
         }
 
 
-def open_variants(folder, wanted):
+def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | None]]) -> list[Variant]:
     """`Variant`s of one base, all of them checked before anything is loaded.
 
     Args:
@@ -82,18 +90,21 @@ def open_variants(folder, wanted):
     Raises:
         UncoupleError: not a whole model, a mask of another one, or two variants of one name.
     """
-    record, config, found = model_record(folder), check_folder(folder), {}
+    record, config = model_record(folder), check_folder(folder)
+    found: dict[str, Variant] = {}
     for name, mask in wanted:
         if name in found:
             raise UncoupleError(f"variant {name!r} is named twice. Give each a name of its own.")
-        entries, metadata = read_mask(mask, record) if mask else ({}, None)
-        if metadata:
-            metadata = {key: value for key, value in metadata.items() if key != "shapes"}
-        found[name] = Variant(name, folder, config, record, entries, metadata, mask)
+        if not mask:
+            found[name] = Variant(name, folder, config, record, {}, None)
+            continue
+        entries, metadata = read_mask(mask, record)
+        about = {key: value for key, value in metadata.items() if key != "shapes"}
+        found[name] = Variant(name, folder, config, record, entries, about)
     return list(found.values())
 
 
-def load_base(variant, dtype, device):
+def load_base(variant: Variant, dtype: str, device: str) -> PreTrainedModel:
     """The base of variants, ready to run; see `models.load_model`."""
     model = load_model(variant.folder, dtype, device)
     say(f"{variant.model['name']}: {model.dtype} on {model.device}")
@@ -101,7 +112,7 @@ def load_base(variant, dtype, device):
 
 
 @contextmanager
-def suppressed(model, entries):
+def suppressed(model: PreTrainedModel, entries: Entries) -> Iterator[PreTrainedModel]:
     """A loaded model with a mask's weights at zero. Their values are put back, bit for bit, however the block ends.
 
     Args:

@@ -18,7 +18,7 @@ from uncouple.records.store import Store, code_of, versions
 from uncouple.variants.each import Result, make_each, output_paths
 
 # What verdicts say of the answers that they are on, by which `measure` knows what can be compared.
-CARRIED = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
+CARRIED: tuple[str, ...] = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
 CARRIED += ("prompt", "dtype", "max_new_tokens", "engine", "batches", "noise")
 # A file that serves the answers of whatever dimension.
 ANY = None
@@ -77,7 +77,7 @@ class _Bench:
 
     def __init__(self, judge: JudgeKind, files: dict[str, str | None], name: str, device: str) -> None:
         self.call: Judging = judge.open(files, device)
-        self.about = {"judge": name, "judge_kinds": getattr(self.call, "kinds", None)}
+        self.about: dict[str, Any] = {"judge": name, "judge_kinds": getattr(self.call, "kinds", None)}
         self.about["identity"] = judge.identity(files) | {"dtype": getattr(self.call, "dtype", None)}
         self.known: dict[tuple[str, str], tuple[str, float | None]] = {}
 

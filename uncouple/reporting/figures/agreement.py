@@ -18,7 +18,7 @@ def draw(rows: Rows) -> "Figure":
     """A square of judges for each dimension."""
     from uncouple.reporting.drawing import panels
 
-    pairs = defaultdict(lambda: [0, 0])
+    pairs: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for row in rows.of("agreement", advice="two judges; judge its answers with another too"):
         counts = pairs[row["dimension"], row["judge"], row["item"]]
         counts[0] += row["n"]

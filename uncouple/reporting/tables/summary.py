@@ -6,6 +6,7 @@ are judged all the same). Below stands what the noise was, and which judge is no
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 from uncouple.reporting.pages import Section
 from uncouple.reporting.rows import Judged, Row, Sources
@@ -19,9 +20,9 @@ def fill(sources: Sources) -> list[Section]:
     """A row a variant; each column is a head and a function of the variant to its cell."""
     metrics = sources.rows("metrics")
     found = Judged(metrics)
-    columns = [("variant", lambda variant: variant)]
+    columns: list[tuple[str, Callable[[str], str]]] = [("variant", lambda variant: variant)]
     if "placement" in sources:
-        suppressed = Counter()
+        suppressed: Counter[str] = Counter()
         for row in sources.rows("placement").rows:
             suppressed[row["variant"]] += row["n"]
         columns.append(("weights suppressed", lambda variant: f"{suppressed[variant]:,}"))
