@@ -22,7 +22,7 @@ from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.models.fetch import fetch_model
 from uncouple.models.load import load_model
 from uncouple.records.files import read_table
-from uncouple.records.formats import ANSWERS, VERDICTS
+from uncouple.records.formats import ANSWERS, SCORE_SHARD, VERDICTS
 from uncouple.records.store import Store, list_entries
 
 ASKING = {"prompt": "chat", "max_new_tokens": 8, "batch_size": 64, "dtype": "float32", "device": "cpu"}
@@ -214,7 +214,7 @@ def test_two_experiments_with_the_same_samples_and_model_score_once(made, monkey
     monkeypatch.setattr("uncouple.scoring.score.score_layers", no_model)
     again = [str(made / "again.s"), "--model", str(made / "other/place"), "--output", str(made / "2")]
     assert main([*command, *again]) == 0
-    one, two = (read_table(made / name, "score shard") for name in "12")
+    one, two = (read_table(made / name, SCORE_SHARD) for name in "12")
     assert one[0].equals(two[0])
     assert one[1] == two[1]
     assert (made / "1").read_bytes() == (made / "2").read_bytes()

@@ -101,7 +101,7 @@ def test_a_whole_results_folder_is_right(whole, capsys):
     assert found == []
     kinds = {read_any(path)[1]["kind"] for path in checked}
     # A trained judge is a record like others, and hashes are kept where a folder is not new.
-    assert FORMATS.keys() - kinds <= {"judge", "hashes"}
+    assert FORMATS.keys() - kinds <= {"judge", "hashes", "replies"}
     assert main(["verify", str(whole)]) == 0
     assert capsys.readouterr().out == f"{len(checked)} files are right.\n"
 

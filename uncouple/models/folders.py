@@ -1,7 +1,7 @@
 """Model folders: what is in them, and which model they are."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.hub import from_hub
@@ -12,9 +12,11 @@ from uncouple.models.fingerprints import (
     fingerprints,
     read_model_record,
 )
-from uncouple.models.weights import WeightFiles
 from uncouple.records.files import file_sha256, read_json
 from uncouple.records.formats import MODEL
+
+if TYPE_CHECKING:
+    from uncouple.models.weights import WeightFiles
 
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
@@ -25,7 +27,7 @@ def model_files(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise UncoupleError(f"{folder}: no such model folder. Check the path.")
     others = {path for pattern in OTHER_PATTERNS for path in folder.glob(pattern) if path.is_file()}
-    return sorted({*WeightFiles(folder).paths, *others})
+    return sorted({*weight_files(folder).paths, *others})
 
 
 def read_config(model: str | Path) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UncoupleError(f"{folder}: no such model folder.")
     config = read_config(folder)
-    WeightFiles(folder)
+    weight_files(folder)
     if not any((folder / name).exists() for name in TOKENIZER_NAMES):
         raise UncoupleError(
             f"{folder}: there is no tokenizer in this folder (looked for {', '.join(TOKENIZER_NAMES)})."
@@ -105,3 +107,10 @@ def describe_model(folder: str | Path, name: str, source: dict[str, Any]) -> dic
 def _recorded_files(folder: str | Path) -> dict[str, Path]:
     """dict of name in the folder to path: what stands in a record, which is all of the model but the record itself."""
     return {p.relative_to(folder).as_posix(): p for p in model_files(folder) if p.name != RECORD_NAME}
+
+
+def weight_files(folder: Path) -> "WeightFiles":
+    """See `weights.WeightFiles`. numpy comes with it, which a verb's help has no need of."""
+    from uncouple.models.weights import WeightFiles
+
+    return WeightFiles(folder)
