@@ -249,7 +249,7 @@ def write_table(table: "pa.Table | list[Record]", path: Pathlike, form: Format, 
     import pyarrow as pa
 
     made = {} if "code" in record or not form.made_by else {"code": module_fingerprint(form.made_by)}
-    record = made | {"kind": form.kind, "version": form.version} | record
+    record = {"kind": form.kind, "version": form.version} | made | record
     _refuse(path, form, form.record_faults(record), OUR_FAULT)
     if isinstance(table, list):
         table = pa.Table.from_pylist(table, schema=form.schema(record))
