@@ -43,6 +43,10 @@ def decode_from_drafts(model, encoded, drafts, replies, max_new_tokens, batch_si
     """
     drafts = [draft[:max_new_tokens] for draft in drafts]
     marks = check_drafts(model, encoded, drafts, unit, label)
+    if marks is None:
+        # All of them, in the batches of old: at a tie to the last bit even the batch decides.
+        decode(model, encoded, replies, max_new_tokens, batch_size, unit, label)
+        return 0
     waiting = [_Drafted(*one, max_new_tokens) for one in zip(encoded, drafts, marks, replies, strict=True)]
     for one in waiting:
         one.accept()
@@ -100,7 +104,7 @@ def check_drafts(model, encoded, drafts, unit="questions", label="check"):
         unit, label: of the progress.
 
     Returns:
-        list of bool for each draft, empty where it was not worth while to look.
+        list of bool for each draft; None where the first ones showed that it is not worth while.
     """
     if not encoded:
         return []
@@ -118,7 +122,7 @@ def check_drafts(model, encoded, drafts, unit="questions", label="check"):
                     seen, agreed = seen + len(marked), agreed + int(marked.long().cumprod(0).sum())
                 progress.add(len(batch))
                 if agreed < WORTH * seen:
-                    break
+                    return None
     return marks
 
 
