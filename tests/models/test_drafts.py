@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from uncouple.evaluation.engines import answer_in_batches, reply_in_batches
 from uncouple.models import drafts as module
+from uncouple.models.decoding import decode
 from uncouple.models.drafts import can_check, check_drafts
 from uncouple.models.families import target_names
 from uncouple.models.load import load_model, load_tokenizer
@@ -134,11 +135,14 @@ def test_drafts_of_no_use_are_not_checked_for_long(loaded, monkeypatch):
     monkeypatch.setattr(module, "WORTH", 0.5)
     monkeypatch.setattr(module, "BATCH_TOKENS", {"cpu": 1})
     wrong = [[7, *answer.taken[1:]] for answer in truth]
-    marks = check_drafts(model, prompts, wrong)
-    assert sum(map(bool, marks)) == 1
-    assert all(map(bool, check_drafts(model, prompts, [answer.taken for answer in truth])))
+    assert check_drafts(model, prompts, wrong) is None
+    assert all(map(any, check_drafts(model, prompts, [answer.taken for answer in truth])))
+    decoded = []
+    monkeypatch.setattr(module, "decode", lambda *a: (decoded.append(a[1]), decode(*a)))
     found = reply_in_batches(model, tokenizer, prompts, 12, 64, wrong)
     assert [answer.taken for answer in found] == [answer.taken for answer in truth]
+    # Then they are decoded in the very batches that they would have been decoded in.
+    assert decoded == [prompts]
 
 
 def test_where_text_stretches_positions_or_arithmetic_decides_nothing_is_checked(make_model):

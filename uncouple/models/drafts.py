@@ -60,6 +60,10 @@ def decode_from_drafts(
     """
     drafts = [draft[:max_new_tokens] for draft in drafts]
     marks = check_drafts(model, encoded, drafts, unit, label)
+    if marks is None:
+        # All of them, in the batches of old: at a tie to the last bit even the batch decides.
+        decode(model, encoded, replies, max_new_tokens, batch_size, unit, label)
+        return 0
     waiting = [_Drafted(*one, max_new_tokens) for one in zip(encoded, drafts, marks, replies, strict=True)]
     for one in waiting:
         one.accept()
@@ -124,7 +128,7 @@ def check_drafts(
         unit, label: of the progress.
 
     Returns:
-        list of bool for each draft, empty where it was not worth while to look.
+        list of bool for each draft; None where the first ones showed that it is not worth while.
     """
     if not encoded:
         return []
@@ -143,7 +147,7 @@ def check_drafts(
                     seen, agreed = seen + len(marked), agreed + int(marked.long().cumprod(0).sum())
                 progress.add(len(batch))
                 if agreed < WORTH * seen:
-                    break
+                    return None
     return marks
 
 
