@@ -57,6 +57,12 @@ wildcard_constraints:
     last=r"\d\d\d+",
 
 
+def code_of(verb, what=None, parts=()):
+    """Fingerprint of all code that a verb runs: its function, its flags, and the modules that it picks by name."""
+    file = f"commands.{verb.replace('-', '_')}"
+    return fingerprint(f"{file}:run_{what}" if what else f"{file}:run", f"{file}:add_{what or 'flags'}", *parts)
+
+
 # Snakemake compares a rule's params as a set of values, in which two that change places are the same. So each carries its
 # name, as a flag does, and all options of a section are one param. They come from a function of wildcards that does not
 # ask for the inputs: what is derived from those is not compared.

@@ -34,7 +34,7 @@ for group in EXPERIMENT.groups:
             options=lambda wildcards: flags((EVALUATION, Asking)),
             running=running,
             output=lambda wildcards: flags(output=PATHS.answers(wildcards.model)),
-            code=fingerprint("ask"),
+            code=code_of("ask"),
         shell:
             "python -m uncouple ask {input.questions:q}"
             ' --model "$(dirname {input.model:q})"'
@@ -65,7 +65,7 @@ rule train_judge:
     params:
         options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests() or None),
         output=lambda wildcards: flags(output=PATHS.trained_judge(wildcards.judge)),
-        code=fingerprint("train-judge"),
+        code=code_of("train-judge"),
     shell:
         "python -m uncouple train-judge {input.samples:q}"
         ' --encoder "$(dirname {input.encoder:q})"'
@@ -94,7 +94,7 @@ rule judge_answers:
     params:
         options=judge_flags,
         output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=wildcards.judge)),
-        code=fingerprint("judge"),
+        code=code_of("judge"),
     shell:
         "python -m uncouple judge {input.answers:q}"
         " --name {wildcards.judge:q}"
@@ -116,7 +116,7 @@ rule measure_awareness:
     params:
         order=all_verdicts,
         options=lambda wildcards: flags(min_judged=EVALUATION.min_judged),
-        code=fingerprint("measure"),
+        code=code_of("measure", "awareness"),
     shell:
         "python -m uncouple measure awareness {input:q}" " {params.options}" " --output {output:q}" " > {log:q} 2>&1"
 
@@ -136,7 +136,7 @@ rule measure_language:
         options=lambda wildcards: flags(
             phrases=[f"{name}={EXPERIMENT.dimensions[name].phrases}" for name in EXPERIMENT.counted]
         ),
-        code=fingerprint("measure"),
+        code=code_of("measure", "language"),
     shell:
         "python -m uncouple measure language {input.answers:q}"
         " {params.options}"
@@ -171,7 +171,7 @@ for group in EXPERIMENT.measured_groups:
             options=lambda wildcards: flags(EVALUATION.perplexity, dtype=EVALUATION.dtype),
             running=placed,
             output=lambda wildcards: flags(output=PATHS.metrics("perplexity/{variant}", wildcards.model)),
-            code=fingerprint("perplexity"),
+            code=code_of("perplexity"),
         shell:
             "python -m uncouple perplexity"
             ' --model "$(dirname {input.model:q})"'
@@ -208,7 +208,7 @@ for group in EXPERIMENT.measured_groups:
             options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
             running=placed,
             output=lambda wildcards: flags(output=PATHS.metrics("ability/{variant}", wildcards.model)),
-            code=fingerprint("ability"),
+            code=code_of("ability"),
         shell:
             "python -m uncouple ability {params.tasks:q}"
             ' --model "$(dirname {input.model:q})"'
@@ -250,7 +250,7 @@ for group in EXPERIMENT.measured_groups:
             output=lambda wildcards: flags(
                 output=PATHS.metrics(f"hsic/{{variant}}/{wildcards.one}-{wildcards.other}", wildcards.model)
             ),
-            code=fingerprint("hsic"),
+            code=code_of("hsic"),
         shell:
             "python -m uncouple hsic {input.samples:q}"
             ' --model "$(dirname {input.model:q})"'
@@ -273,6 +273,6 @@ rule collect_metrics:
         "../envs/tables.yaml"
     params:
         order=lambda wildcards: PATHS.metrics_parts(wildcards.model),
-        code=fingerprint("measure"),
+        code=code_of("measure", "collect"),
     shell:
         "python -m uncouple measure collect {input:q}" " --output {output:q}" " > {log:q} 2>&1"

@@ -59,7 +59,7 @@ rule draw_figures:
             output=[PATHS.figure(wildcards.model, suffix=suffix) for suffix in ("png", "svg")]
         ),
         names=list(FIGURES),
-        code=fingerprint("figures"),
+        code=code_of("figures", parts=[f"reporting.figures.{name}" for name in FIGURES]),
     shell:
         "python -m uncouple figures {params.names:q}"
         " --from {input.tables:q}"
@@ -87,7 +87,7 @@ rule draw_judge:
         "../envs/figures.yaml"
     params:
         order=lambda wildcards: PATHS.trained_judges(wildcards.judge),
-        code=fingerprint("figures"),
+        code=code_of("figures", parts=["reporting.figures.judge"]),
     shell:
         "python -m uncouple figures judge"
         " --from {input.classifiers:q}"
@@ -120,7 +120,7 @@ rule write_tables:
         ),
         names=list(TABLES),
         order=table_sources,
-        code=fingerprint("tables"),
+        code=code_of("tables", parts=[f"reporting.tables.{name}" for name in TABLES]),
     shell:
         "python -m uncouple tables {params.names:q}"
         " --from {input:q}"

@@ -19,7 +19,7 @@ rule make_mask:
         "../envs/tables.yaml"
     params:
         options=mask_flags,
-        code=fingerprint("mask"),
+        code=code_of("mask"),
     shell:
         "python -m uncouple mask"
         ' --model "$(dirname {input.model:q})"'
@@ -43,7 +43,7 @@ rule write_checkpoint:
     conda:
         "../envs/tables.yaml"
     params:
-        code=fingerprint("apply"),
+        code=code_of("apply"),
     shell:
         "python -m uncouple apply"
         ' --model "$(dirname {input.model:q})"'
@@ -64,7 +64,7 @@ rule count_coupling:
         "../envs/tables.yaml"
     params:
         options=coupling_flags,
-        code=fingerprint("measure"),
+        code=code_of("measure", "coupling"),
     shell:
         "python -m uncouple measure coupling"
         ' --model "$(dirname {input.model:q})"'
@@ -85,6 +85,6 @@ rule measure_placement:
         "../envs/tables.yaml"
     params:
         order=lambda wildcards: PATHS.masks(wildcards.model),
-        code=fingerprint("measure"),
+        code=code_of("measure", "placement"),
     shell:
         "python -m uncouple measure placement {input:q}" " --output {output:q}" " > {log:q} 2>&1"

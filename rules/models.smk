@@ -22,7 +22,7 @@ rule fetch_model:
     params:
         source=model_flags,
         content=source_content,
-        code=fingerprint("fetch"),
+        code=code_of("fetch"),
     shell:
         "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"
 
@@ -41,6 +41,6 @@ rule fetch_judge:
     params:
         source=model_flags,
         content=source_content,
-        code=fingerprint("fetch"),
+        code=code_of("fetch"),
     shell:
         "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"

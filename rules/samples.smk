@@ -20,7 +20,7 @@ rule draw_samples:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        code=fingerprint("samples"),
+        code=code_of("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --dimension {wildcards.dimension:q}"
@@ -43,7 +43,7 @@ rule take_samples:
     params:
         source=source_flags,
         label=lambda wildcards: flags(label=wildcards.label),
-        code=fingerprint("samples"),
+        code=code_of("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --dimension {wildcards.dimension:q}"
@@ -60,7 +60,7 @@ use rule take_samples as take_replies with:
     params:
         source=source_flags,
         label=lambda wildcards: flags(label=Dimension.replies[wildcards.replies]),
-        code=fingerprint("samples"),
+        code=code_of("samples"),
 
 
 rule take_test_samples:
@@ -75,7 +75,7 @@ rule take_test_samples:
     params:
         source=source_flags,
         label=lambda wildcards: flags(label=test_of(wildcards).label),
-        code=fingerprint("samples"),
+        code=code_of("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --dimension {wildcards.dimension:q}"
@@ -96,7 +96,7 @@ rule draw_questions:
     params:
         source=source_flags,
         draw=lambda wildcards: flags(n=EVALUATION.questions or None, seed=EVALUATION.seed),
-        code=fingerprint("samples"),
+        code=code_of("samples"),
     shell:
         "python -m uncouple samples {params.source}"
         " --questions"

@@ -20,7 +20,7 @@ rule score_shard:
     params:
         options=lambda wildcards: flags((EXPERIMENT.scoring, Scoring)),
         running=running,
-        code=fingerprint("score"),
+        code=code_of("score"),
     shell:
         "python -m uncouple score {input.samples:q}"
         ' --model "$(dirname {input.model:q})"'

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from uncouple.records.fingerprint import _imports
+from uncouple.records.fingerprint import own_package
+from uncouple.reporting.parts import part_names
 
 # What a package is called on the index, where it is imported under another name.
 PACKAGE_OF = {
@@ -24,6 +25,7 @@ VERBS_OF = {
     "torch": ("fetch", "score", "ask", "train-judge", "judge", "perplexity", "ability", "hsic"),
     "figures": ("figures", "tables"),
 }
+PARTS_OF = {kind: [f"reporting.{kind}.{name}" for name in part_names(kind)] for kind in ("figures", "tables")}
 
 
 def pins(path):
@@ -35,15 +37,12 @@ def normalized(pinned):
 
 
 def packages_of(verb):
-    """Third-party packages that a verb's code imports, whatever the depth."""
-    seen, todo, found = set(), {f"commands.{verb.replace('-', '_')}"}, set()
-    while todo:
-        module = todo.pop()
-        seen.add(module)
-        tree = ast.parse((ROOT / "uncouple" / f"{module.replace('.', '/')}.py").read_text())
-        todo |= _imports(tree) - seen
-        # A module that a verb imports may have functions for other verbs: only what is imported with it counts here.
-        for node in tree.body:
+    """Third-party packages that come with the modules that a verb loads, whatever the depth."""
+    found, root = set(), f"commands.{verb.replace('-', '_')}"
+    for place in own_package().reached(f"{root}:run", f"{root}:add_flags", *PARTS_OF.get(verb, ())):
+        module, _, definition = place.partition(":")
+        # A module that a verb loads may have functions for other verbs: only what is imported with it counts here.
+        for node in ast.parse(own_package().module(module).path.read_text()).body if not definition else ():
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

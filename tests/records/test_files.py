@@ -32,7 +32,7 @@ from uncouple.records.files import (
     write_record,
     write_table,
 )
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import FORMATS, Format
 
 METADATA = {"kind": "mask", "version": 1, "code": "0" * 16, "über": ["a", {"b": None}], "ratio": 1e-5}
@@ -425,7 +425,7 @@ TABLES = [known for known in FORMATS.values() if known.columns]
 def test_every_kind_of_table_says_what_code_made_it(tmp_path, known):
     form = Format(known.kind, known.version, columns={"index": "int64"}, made_by=known.made_by)
     write_table([{"index": 1}], tmp_path / "t.parquet", form, {})
-    assert read_table(tmp_path / "t.parquet", form)[1]["code"] == module_fingerprint(known.made_by)
+    assert read_table(tmp_path / "t.parquet", form)[1]["code"] == fingerprint(known.made_by)
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path):

@@ -8,8 +8,10 @@ from types import ModuleType
 from uncouple.errors import UncoupleError
 
 # In the order in which they follow each other by hand; a verb's file is called as it is, with _ for -.
-VERBS: tuple[str, ...] = ("samples", "fetch", "memory", "score", "mask", "apply", "restore", "ask", "train-judge")
-VERBS += ("judge", "perplexity", "ability", "hsic", "measure", "figures", "tables", "verify", "store")
+VERBS: tuple[str, ...] = (
+    *("samples", "fetch", "memory", "score", "mask", "apply", "restore", "ask", "train-judge", "judge"),
+    *("perplexity", "ability", "hsic", "measure", "figures", "tables", "verify", "store"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

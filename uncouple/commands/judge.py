@@ -62,5 +62,7 @@ def run(a: Namespace) -> None:
 
     kind = JUDGES[a.judge]
     files = {flag: dict(getattr(a, flag)) for flag in kind.inputs}
+    # A key of the kind that names a file in an experiment: here its flag has done so.
+    chosen = from_flags(kind, a, **{flag: None for flag in kind.inputs if flag in kind.model_fields})
     store = flags.store_of(a)
-    judge.judge_answers(a.answers, a.output, from_flags(kind, a), files, name=a.name, device=a.device, store=store)
+    judge.judge_answers(a.answers, a.output, chosen, files, name=a.name, device=a.device, store=store)

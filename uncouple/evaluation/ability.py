@@ -21,7 +21,7 @@ from uncouple.hub import from_hub
 from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
 from uncouple.records.files import digest, file_sha256, write_json
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
@@ -90,7 +90,7 @@ def measure_ability(
     with tempfile.TemporaryDirectory(prefix="uncouple-ability-") as folder:
         sources = write_tasks(tasks, folder)
         about: Record = {"tasks": sources, "limit": limit, "batch_size": batch_size}
-        about |= {"harness": importlib.metadata.version("lm_eval"), "code": module_fingerprint("evaluation.ability")}
+        about |= {"harness": importlib.metadata.version("lm_eval"), "code": fingerprint("evaluation.ability")}
         results = variant_results(opened, output, "ability", _made_of(about), dtype, device)
 
         def prepare(_: list[Result]) -> Callable[[Result], None]:

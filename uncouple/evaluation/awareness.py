@@ -11,7 +11,7 @@ from uncouple.evaluation.judges.replies import KINDS
 from uncouple.evaluation.statistics import adjust_holm, difference_interval, exact_mcnemar, mean, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import VERDICTS
 from uncouple.variants.kinds import ORIGIN
 
@@ -78,7 +78,7 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
     rows |= _effect_rows(rows, noises)
     told = [_named(key) | row for key, row in rows.items()]
     told += _agreement_rows(files) + _kind_rows(records) + _batch_rows(noises)
-    write_metrics(told, output, code=module_fingerprint("evaluation.awareness"))
+    write_metrics(told, output, code=fingerprint("evaluation.awareness"))
     say(f"measure: {len(told)} figures of {len(files)} files of verdicts")
 
 

@@ -19,7 +19,7 @@ from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import PromptFormat, encode_samples
 from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import SAMPLES, Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
@@ -87,7 +87,7 @@ def measure_hsic(
     def prepare(_: list[Result]) -> Callable[[Result], None]:
         encoded, form = _encode(opened[0], samples, prompt, template_options)
         say(f"hsic: {len(encoded[0])} pairs of {' and '.join(r['dimension'] for r in records)}")
-        about = {"samples": records, "prompt": vars(form)} | drawn | {"code": module_fingerprint("evaluation.hsic")}
+        about = {"samples": records, "prompt": vars(form)} | drawn | {"code": fingerprint("evaluation.hsic")}
         return functools.partial(_write_hsic, load_base(opened[0], dtype, device), encoded, about)
 
     make_each(results, store or Store(), "hsic", prepare)

@@ -11,7 +11,7 @@ from uncouple.evaluation.statistics import rate
 from uncouple.models.thoughts import cut_thoughts
 from uncouple.progress import say
 from uncouple.records.files import read_table
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import ANSWERS
 
 
@@ -44,5 +44,5 @@ def measure_language(answer_paths: Iterable[Path], output: Path, *, phrases: dic
         any_of_them = sum(map(any, zip(*has.values(), strict=True)))
         rows.append(who | {"metric": "any_phrase"} | rate(any_of_them, len(answers)))
         count += 1
-    write_metrics(rows, output, code=module_fingerprint("evaluation.language"))
+    write_metrics(rows, output, code=fingerprint("evaluation.language"))
     say(f"measure: phrases in {count} files of answers")

@@ -19,7 +19,7 @@ from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
 from uncouple.progress import Progress, say
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
@@ -86,7 +86,7 @@ def measure_perplexity(
         model = load_base(opened[0], dtype, device)
         check_head(model)
         about = {"window": tokens, "text": {"source": str(source), "sha256": sha256}, "windows": len(cut)}
-        about |= {"code": module_fingerprint("evaluation.perplexity")}
+        about |= {"code": fingerprint("evaluation.perplexity")}
         return functools.partial(_write_perplexity, model, cut, batch_size, about)
 
     make_each(results, store or Store(), "perplexity", prepare)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import FORMATS, Format, Record
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
@@ -248,7 +248,7 @@ def write_table(table: "pa.Table | list[Record]", path: Pathlike, form: Format, 
     """
     import pyarrow as pa
 
-    made = {} if "code" in record or not form.made_by else {"code": module_fingerprint(form.made_by)}
+    made = {} if "code" in record or not form.made_by else {"code": fingerprint(form.made_by)}
     record = {"kind": form.kind, "version": form.version} | made | record
     _refuse(path, form, form.record_faults(record), OUR_FAULT)
     if isinstance(table, list):

@@ -1,93 +1,299 @@
-"""What code a step is made of, as one short string: the edit that changes a result changes it, a comment does not."""
+"""What code a step is made of, as one short string: the edit that may change a result changes it, a comment does not.
 
-import ast
+A step starts at a root, such as `commands.score:run`. Its fingerprint is that of the definitions (functions, classes,
+constants) that the root reaches by name, through modules, packages and re-exports, and of the import-time statements
+of each module of the package that is loaded on the way: whatever stands at the top of a module and is more than a
+definition, an assignment to a name, an import or a docstring, such as `matplotlib.use("Agg")`, `KINDS |= {...}`, an
+`if`, or a definition under a decorator that may register it (one that is not in `definitions.PURE`).
+
+Not counted are layout, comments, docstrings, the order of definitions, how names are imported, texts for people (see
+`syntax.TEXTS`), `if TYPE_CHECKING:`, and what versions of Python say differently. Nothing of the package is run. A
+class counts whole, with all its methods, and an object's methods count since whoever makes the object names its class.
+Local names are told from global ones; where that is in doubt, the global one counts too. Other packages are not looked
+into: the environment pins them.
+
+What cannot be followed is an error with file and line: a module of the package as a value, or looked into by a name
+that is not written out; `globals()`, `eval`, `import *`; an import of what is not there. A verb that picks a module by
+name calls `load_part`, and the part is one more root: `fingerprint("commands.figures:run",
+"reporting.figures.awareness:draw")`. What is not seen: a docstring read as data, an assignment at the top of a module
+that does more than make a value, and subclasses that are found by `__subclasses__()`.
+"""
+
+import contextlib
 import functools
+import gc
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from uncouple.records.definitions import Import, Module, Place
+from uncouple.records.syntax import Reading, Use
 
 PACKAGE = Path(__file__).parent.parent
+IMPORTERS = {"importlib.import_module", "__import__"}
+UNFOLLOWED = {*IMPORTERS, "globals", "eval", "exec", "runpy", "builtins"}
+
+# What makes an error of a text that says what is wrong; and where a name leads, with the attributes left over.
+Fault = Callable[[str], ValueError]
+End = tuple[Place, tuple[str, ...]]
 
 
-def fingerprint(verb):
-    """Fingerprint of the code that runs when `python -m uncouple VERB` does.
-
-    Covers the syntax tree of the verb's file in `commands/` and of every module of the package
-    that it imports, at any depth. Comments, docstrings, blank lines and layout do not count.
+def fingerprint(*roots: str) -> str:
+    """Fingerprint of all code of the package that the roots reach.
 
     Args:
-        verb: a verb of the command, such as `score`.
+        roots: definitions such as `commands.score:run`, or modules such as `scoring.score` for all that they define;
+            names are relative to the package.
 
     Returns:
         str: 16 hex digits.
+
+    Raises:
+        ValueError: a root is not there, or something cannot be followed.
     """
-    module = f"commands.{verb.replace('-', '_')}"
-    if not _path(module).exists():
-        raise ValueError(f"there is no verb {verb}")
-    return module_fingerprint(module)
-
-
-def module_fingerprint(module):
-    """The same for one module of the package and those that it imports, such as `scoring`."""
-    return _digest(ast.parse(_path(module).read_text(encoding="utf-8")))
-
-
-def _digest(root):
-    imports, text = _facts(root)
-    texts, todo = {}, imports
-    while todo:
-        module = todo.pop()
-        if module not in texts:
-            imports, texts[module] = _module_facts(module)
-            todo |= imports
-    lines = [text, *(f"{module} {texts[module]}" for module in sorted(texts))]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return own_package().fingerprint(*roots)
 
 
 @functools.cache
-def _module_facts(module):
-    return _facts(ast.parse(_path(module).read_text(encoding="utf-8")))
+def own_package() -> "Package":
+    """The package that this file is part of."""
+    return Package(PACKAGE)
 
 
-def _facts(tree):
-    """(modules of the package that it imports, the tree as text without docstrings)."""
-    return _imports(tree), ast.dump(_without_docstrings(tree))
+def load_part(package: str, name: str) -> ModuleType:
+    """Import a module that is picked by its name, such as `load_part("reporting.figures", "awareness")`.
+
+    Which one it is must be among the roots of the step's fingerprint, unless both names are written out.
+    """
+    return import_module(f"{PACKAGE.name}.{package}.{name}")
 
 
-def _path(module):
-    return PACKAGE / f"{module.replace('.', '/')}.py"
+class Facts(NamedTuple):
+    """What a definition, or the import of a module, is by itself.
+
+    Attributes:
+        digest: of its code; empty for a module that only defines.
+        reached: set of `Place`.
+        parts: list of (package, function that makes an error) of each call of `load_part` that does not say which part.
+    """
+
+    digest: str
+    reached: set[Place]
+    parts: list[tuple[str, Fault]]
 
 
-def _imports(tree):
-    """Names of the package's own modules that a syntax tree imports, inside functions too."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+class Package:
+    """A package as its source files stand. Each is read when it is first needed, and once.
+
+    Args:
+        folder: of the package.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.modules: dict[str, Module | None] = {}
+        self._facts: dict[Place, Facts] = {}
+        self._found: dict[tuple[str, str, tuple[str, ...], tuple[Import, ...]], set[End]] = {}
+
+    def fingerprint(self, *roots: str) -> str:
+        """See `fingerprint`."""
+        return _digest(f"{place} {digest}" for place, digest in sorted(self.reached(*roots).items()) if digest)
+
+    def reached(self, *roots: str) -> dict[str, str]:
+        """What a fingerprint is of: dict of `module:definition` to the digest of its code by itself.
+
+        `module:` is a module that is loaded, with the digest of what runs then, empty where that only defines. Two such
+        dicts tell which edits made a step stale.
+        """
+        found: dict[Place, str] = {}
+        parts: list[tuple[str, Fault]] = []
+        with _garbage_left():
+            starts = {place for root in roots for place in self._root(root)}
+            todo = list(starts)
+            while todo:
+                place = todo.pop()
+                if place not in found:
+                    facts = self._facts[place] = self._facts.get(place) or self._find_facts(place)
+                    found[place] = facts.digest
+                    parts += facts.parts
+                    todo += facts.reached
+        for package, fault in parts:
+            if not any(str(place).startswith(f"{package}.") for place in starts):
+                raise fault(f"which part of {package} is loaded? Name it among the roots of the fingerprint.")
+        return {str(place): digest for place, digest in found.items()}
+
+    def module(self, name: str) -> Module | None:
+        """The `Module` of a dotted name relative to the package; None where there is none."""
+        if name not in self.modules:
+            stem = self.folder.joinpath(*filter(None, name.split(".")))
+            paths = [path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()]
+            if paths:
+                self.modules[name] = Module(self.folder.name, name, paths[0], paths[0].read_bytes())
+            else:
+                # Python takes a folder without an __init__.py for a package as well.
+                self.modules[name] = Module(self.folder.name, name, stem / "__init__.py", "") if stem.is_dir() else None
+        return self.modules[name]
+
+    def _root(self, root: str) -> set[Place]:
+        def fault(text: str) -> ValueError:
+            return ValueError(f"the root {root}: {text}")
+
+        module, _, name = root.partition(":")
+        if not name:
+            return self._whole(module, fault)
+        places = {place for place, _ in self._follow(Place(module, name), (), fault)}
+        if any(place.module is None or not place.name for place in places):
+            raise fault("this is no definition of the package.")
+        return places
+
+    def _held(self, name: str, fault: Fault) -> Module:
+        if module := self.module(name):
+            return module
+        raise fault(f"{self.folder} has no module {name}.")
+
+    def _whole(self, name: str, fault: Fault) -> set[Place]:
+        """All that a module defines, or imports from others of the package to be found in it."""
+        module = self._held(name, fault)
+        ends = {place for bound in list(module.bindings) for place, _ in self._follow(Place(name, bound), (), fault)}
+        return {Place(name), *(place for place in ends if place.module is not None and place.name)}
+
+    def _find_facts(self, place: Place) -> Facts:
+        module = self._held(place.module or "", ValueError)
+        if place.name:
+            readings = [each for each in module.bindings[place.name] if isinstance(each, Reading)]
+            reached = {Place(module.name)}
         else:
-            continue
-        for name in names:
-            package, _, module = name.partition(".")
-            if package == "uncouple" and module and _path(module).exists():
-                found.add(module)
-    return found
+            readings = module.statements + self._registered(module)
+            reached = {Place(module.name.rpartition(".")[0]), *self._loaded(module, module.imports)}
+        facts = Facts("", reached, [])
+        texts = [self._text(module, reading, place.name, facts) for reading in readings]
+        return facts._replace(digest=_digest(texts) if texts else "")
+
+    def _text(self, module: Module, reading: Reading, owner: str, facts: Facts) -> str:
+        """What a statement of a definition (`owner`) says, each name as what it stands for; adds what it reaches."""
+        facts.reached.update(self._loaded(module, reading.imports))
+        pieces = reading.pieces.copy()
+        for use, found in reading.uses.items():
+            fault = functools.partial(module.fault, found[0][1])
+            ends = self._ends(module, use, fault)
+            if ends:
+                text = "|".join(sorted("@" + ".".join([str(end), *rest]) for end, rest in ends))
+                for position, _ in found:
+                    pieces[position] = text
+            for end, rest in ends or [(Place(None, use.name), use.attributes)]:
+                # The one definition that may load a module by a name that is not written out.
+                if owner != "load_part" or end.module is not None:
+                    facts.reached.update(self._reached_by(use, end, rest, facts.parts, fault))
+        return " ".join(pieces)
+
+    def _reached_by(
+        self, use: Use, end: Place, rest: tuple[str, ...], parts: list[tuple[str, Fault]], fault: Fault
+    ) -> set[Place]:
+        """What a use that leads to `end` reaches; a part that is not said by name is added to `parts`."""
+        first, second = use.call or (None, None)
+        dotted = ".".join([str(end), *rest])
+        if end.module is not None:
+            if not end.name:
+                name = f"{self.folder.name}.{end.module}".strip(".")
+                raise fault(f"the module {name} as a value cannot be followed. Name what is used of it.")
+            if end.name == "load_part" and not rest:
+                if first is None:
+                    raise fault("write out the package, `load_part(PACKAGE, name)`, so that it can be followed.")
+                if second is None:
+                    parts.append((first, fault))
+                else:
+                    return {end} | self._whole(f"{first}.{second}", fault)
+            return {end}
+        if UNFOLLOWED.isdisjoint({".".join(dotted.split(".")[:n]) for n in (1, 2)}):
+            return set()
+        if dotted not in IMPORTERS or first is None or first.startswith("."):
+            raise fault(f"{dotted} cannot be followed. Import by statement, or use `load_part`.")
+        package, _, name = first.partition(".")
+        return self._whole(name, fault) if package == self.folder.name else set()
+
+    def _loaded(self, module: Module, imports: Iterable[Import]) -> set[Place]:
+        """The modules of the package that import statements load."""
+        loaded = set()
+        for each in imports:
+            if each.loaded.module is not None:
+                ends = self._follow(each.loaded, (), functools.partial(module.fault, each.line))
+                places = {each.loaded, *(place for place, _ in ends)}
+                loaded |= {Place(place.module) for place in places if place.module is not None}
+        return loaded
+
+    def _registered(self, module: Module) -> list[Reading]:
+        """Classes of a module that a base of the package is told of when they are made, and so may register."""
+        readings = dict.fromkeys(e for bound in module.bindings.values() for e in bound if isinstance(e, Reading))
+        return [each for each in readings if each not in module.statements and self._tells(module, each)]
+
+    def _tells(self, module: Module, reading: Reading, below: tuple[Reading, ...] = ()) -> bool:
+        """Whether a base of a class, or a base of that, is told of it."""
+        for name, attributes in reading.bases:
+            for place, _ in self._ends(module, Use(name, attributes), functools.partial(module.fault, 1)):
+                holder = self.module(place.module) if place.module is not None else None
+                bound = holder.bindings.get(place.name or "", []) if holder else []
+                bases = [each for each in bound if isinstance(each, Reading) and each not in below]
+                if holder and any(base.is_told or self._tells(holder, base, (*below, base)) for base in bases):
+                    return True
+        return False
+
+    def _ends(self, module: Module, use: Use, fault: Fault) -> set[End]:
+        """Where a use leads: set of (`Place`, attributes left over); empty for a builtin name."""
+        key = (module.name, use.name, use.attributes, use.imports)
+        if key not in self._found:
+            own = [Place(module.name, use.name)] if use.name in module.bindings else []
+            starts = [each.place for each in use.imports] or own
+            self._found[key] = {end for place in starts for end in self._follow(place, use.attributes, fault)}
+        return self._found[key]
+
+    def _follow(self, start: Place, attributes: tuple[str, ...], fault: Fault) -> set[End]:
+        """Where a place and attributes of it lead, through modules and imports: set of (`Place`, attributes left)."""
+        ends, seen, todo = set(), set(), [(start, attributes)]
+        while todo:
+            item = place, rest = todo.pop()
+            if item in seen:
+                continue
+            seen.add(item)
+            if place.module is None:
+                ends.add(item)
+                continue
+            holder = self._held(place.module, fault)
+            if not place.name:
+                if rest:
+                    todo.append((Place(place.module, rest[0]), rest[1:]))
+                else:
+                    ends.add(item)
+                continue
+            bound = holder.bindings.get(place.name, ())
+            imported = [each.place for each in bound if isinstance(each, Import)]
+            if not bound or place in imported:
+                # `from . import x` in a package binds the module x that is in it.
+                inner = f"{place.module}.{place.name}".strip(".")
+                if not self.module(inner):
+                    raise fault(f"{holder.path} has no {place.name}.")
+                imported.append(Place(inner))
+            todo += [(each, rest) for each in imported]
+            if any(isinstance(each, Reading) for each in bound):
+                ends.add(item)
+        if not ends:
+            raise fault(f"{start} is imported from where it is imported.")
+        return ends
 
 
-def _without_docstrings(tree):
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            first = body[0] if body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:]
-    return tree
+@contextlib.contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Syntax trees are many small objects, none of them garbage: to look for some takes longer than to read them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def load_part(package, name):
-    """Import a module that is picked by its name, such as `load_part("reporting.figures", "awareness")`."""
-    return getattr(__import__(f"uncouple.{package}", fromlist=[name]), name)
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import atomic_path, read_any, read_table, write_table
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import Format, Record
 
 if TYPE_CHECKING:
@@ -119,13 +119,14 @@ def _file_name(form: Format, key: Key) -> str:
     return hashlib.sha256(json.dumps([form.kind, key], sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
 
 
-def code_of(place: str) -> str:
+def code_of(place: str, *kinds: type) -> str:
     """Fingerprint of the code that makes a result.
 
     Args:
         place: `MODULE:FUNCTION` in the package, such as `evaluation.answers:answer_questions`.
+        kinds: classes of what the function is given and does not name.
     """
-    return module_fingerprint(place.partition(":")[0])
+    return fingerprint(place, *(f"{kind.__module__.partition('.')[2]}:{kind.__qualname__}" for kind in kinds))
 
 
 def versions(*more: str) -> dict[str, str | None]:

@@ -121,7 +121,7 @@ def verdicts_key(table: pa.Table, identity: dict[str, Any], judge: JudgeKind, de
         "versions": versions("scikit-learn", "scipy"),
         "device": device_kind(device),
         "batch_size": getattr(judge, "batch_size", None),
-        "code": code_of("evaluation.judges.judge:judge_answers"),
+        "code": code_of("evaluation.judges.judge:judge_answers", type(judge)),
     }
 
 

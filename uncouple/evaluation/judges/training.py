@@ -13,7 +13,7 @@ from uncouple.evaluation.judges.replies import KINDS
 from uncouple.evaluation.statistics import CONFIDENCE, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table, write_record
-from uncouple.records.fingerprint import module_fingerprint
+from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import JUDGE, LABELS, SAMPLES, Record
 from uncouple.variants.each import output_paths
 
@@ -80,7 +80,7 @@ def train_judge(
     fitted, tried, reply_tables = _read_replies(replies, dimension, seed)
     tested, about_test = _read_test(test, dimension, rows + fitted)
     judge = {"dimension": dimension, "encoder": record, "test": about_test}
-    judge |= {"threshold": THRESHOLD, "code": module_fingerprint("evaluation.judges.training")}
+    judge |= {"threshold": THRESHOLD, "code": fingerprint("evaluation.judges.training")}
     parts = [rows, fitted, tried, tested]
     features, centres = _read_features(parts, encoder, device, batch_size)
     coefficients, intercept, judge["held_out"] = _fit_samples(features, rows, fitted, seed)
