@@ -93,7 +93,7 @@ def _open_benches(
         for flag, paths in files.items():
             if paths and its[flag] is None:
                 raise UncoupleError(f"--{flag}: none is given for {dimension}, only for {', '.join(map(str, paths))}.")
-        which = json.dumps(its, sort_keys=True)
+        which = json.dumps(its, sort_keys=True, default=str)
         if which not in opened:
             opened[which] = _Bench(judge, its, name, device)
         found[dimension] = opened[which]
