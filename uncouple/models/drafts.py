@@ -116,7 +116,7 @@ def check_drafts(
     drafts: Sequence[list[int]],
     unit: str = "questions",
     label: str = "check",
-) -> list[list[bool]]:
+) -> list[list[bool]] | None:
     """Which tokens of each draft are beyond doubt the likeliest to the model itself, given those before.
 
     Texts are packed without padding, behind what all prompts begin with.
@@ -128,7 +128,7 @@ def check_drafts(
         unit, label: of the progress.
 
     Returns:
-        list of bool for each draft; None where the first ones showed that it is not worth while.
+        list of bool for each draft, or None where the first ones showed that it is not worth while.
     """
     if not encoded:
         return []
