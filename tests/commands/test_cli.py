@@ -208,9 +208,10 @@ def test_samples_from_the_command_line(write_jsonl, tmp_path, capsys):
 def test_no_module_imports_snakemake(path):
     text = path.read_text(encoding="utf-8")
     assert "snakemake" not in {name.lower() for name in imported(ast.parse(text))}
-    # The one place where a verb's file is imported.
-    assert path == ROOT / "uncouple/commands/__init__.py" or "import_module" not in text
-    assert "__import__" not in text
+    # The one place where a module is picked by its name; see `fingerprint.load_part`.
+    if path != ROOT / "uncouple/records/fingerprint.py":
+        assert "import_module" not in text
+        assert "__import__" not in text
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

@@ -192,7 +192,7 @@ config["judges"]["short"] = {"kind": "length", "most_words": 2}
 config["evaluation"]["judges"] = ["short"]
 experiment = load(config, ".")
 from uncouple.experiment.paths import Paths
-print(Paths(experiment).judge_files("short", "privacy"), Paths(experiment).records()[1:2])
+print(Paths(experiment).judge_files("short"), Paths(experiment).records()[1:2])
 import json, pyarrow as pa
 from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import ANSWERS, VERDICTS

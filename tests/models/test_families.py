@@ -73,9 +73,9 @@ def test_scoring_refuses_an_architecture_that_is_not_declared_before_anything_is
 ):
     for name in ("load_tokenizer", "load_model", "make_skeleton"):
         monkeypatch.setattr(score, name, None)
-    job = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.1, "batch_tokens": 100}
+    options = Scoring(module="mlp", prompt="chat", keep=0.1, batch_tokens=100, dtype="float32")
     with pytest.raises(UncoupleError, match=f"architecture '{kind}' is not known.*nor what its loss head does"):
-        score.score_layers(make_model(kind), samples, tmp_path / "scores", **job, dtype="float32", device="cpu")
+        score.score_layers(make_model(kind), samples, tmp_path / "scores", options, first=0, last=None, device="cpu")
 
 
 def test_neither_head_nor_attention_of_a_model_that_is_not_declared_is_guessed(make_model):

@@ -311,8 +311,8 @@ def test_scores_answers_and_hsic_are_put_to_the_model_in_the_same_way(make_model
         flags = [part for key, value in options.items() for part in ("--template-option", f"{key}={value}")]
         output = str(tmp_path / made)
         assert main([*arguments, "--model", str(folder), "--device", "cpu", *flags, "--output", output]) == 0
-        kind = {"score": "score shard", "ask": "answers", "hsic": "metrics"}[arguments[0]]
-        return read_table(output, kind)[1]["prompt"]["options"]
+        form = {"score": SCORE_SHARD, "ask": ANSWERS, "hsic": METRICS}[arguments[0]]
+        return read_table(output, form)[1]["prompt"]["options"]
 
     for options, taken in (({}, False), ({"enable_thinking": "true"}, True)):
         said = [run("score", path, "--keep", "0.1", made=f"{name}-{taken}", **options) for name, path in sets.items()]

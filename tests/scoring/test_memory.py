@@ -26,6 +26,7 @@ from uncouple.scoring import gradients, memory, packing
 from uncouple.scoring import score as scoring
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.memory import FEWEST_TOKENS, MOST_TOKENS, bytes_per_token, plan_for_machine, plan_scoring
+from uncouple.scoring.options import Scoring
 
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 # Enough of a model to be cut into passes; its config is all that a plan reads.
@@ -381,9 +382,9 @@ def test_what_is_said_to_be_needed_is_just_enough(larger):
 def test_a_config_that_cannot_be_planned_with_is_told(tmp_path, change, told):
     config = {key: value for key, value in (LARGER | change).items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    job = {"module": "mlp", "dtype": "float32", "gpu_memory": 10**10, "gpus": 1, "longest": 10, "batch_tokens": None}
+    job = {"gpu_memory": 10**10, "gpus": 1, "longest": 10}
     with pytest.raises(UncoupleError, match=told):
-        plan_for_machine(tmp_path, layers=(0, None), **job)
+        plan_for_machine(tmp_path, Scoring(dtype="float32"), layers=(0, None), **job)
 
 
 @pytest.fixture

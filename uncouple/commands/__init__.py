@@ -1,11 +1,11 @@
 """The command: `python -m uncouple VERB`. Each verb is a file here, and heavy packages are imported when it runs."""
 
 import argparse
-import importlib
 import sys
 from types import ModuleType
 
 from uncouple.errors import UncoupleError
+from uncouple.records.fingerprint import load_part
 
 # In the order in which they follow each other by hand; a verb's file is called as it is, with _ for -.
 VERBS: tuple[str, ...] = (
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(verb: str) -> ModuleType:
     """The file of a verb: its docstring is the help; SUMMARY, `add_flags` of a parser, `run` of what is parsed."""
-    return importlib.import_module(f"uncouple.commands.{verb.replace('-', '_')}")
+    return load_part("commands", verb.replace("-", "_"))
 
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
