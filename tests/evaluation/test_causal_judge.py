@@ -161,7 +161,7 @@ def test_the_prefix_is_computed_once(make_judge, template, monkeypatch):
         model.register_forward_pre_hook(lambda _m, _a, named: fed.append(named["input_ids"].shape), with_kwargs=True)
         return model
 
-    monkeypatch.setattr(causal, "load_model", watched)
+    monkeypatch.setattr(judging, "load_model", watched)
     causal_judge(make_judge("llama"), template, dtype="float32", device="cpu", batch_size=64)(QUESTIONS, ANSWERS)
     tokenizer = load_tokenizer(make_judge("llama"))[0]
     texts = [plain_text(tokenizer, False, *pair) for pair in zip(QUESTIONS, ANSWERS, strict=True)]

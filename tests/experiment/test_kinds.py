@@ -22,10 +22,15 @@ OTHERWISE = {
     ("published", "models/prompts.py"),
     ("causal", "evaluation/ability.py"),
     ("noise", "evaluation/answers.py"),
-    ("noise", "evaluation/metrics.py"),
+    ("noise", "evaluation/awareness.py"),
+    ("noise", "evaluation/collect.py"),
+    ("noise", "commands/flags.py"),
+    ("noise", "records/formats.py"),
+    ("noise", "records/verify.py"),
+    ("coupled", "records/formats.py"),
     ("noise", "evaluation/judges/judge.py"),
     ("coupled", "selection/select.py"),
-    ("coupled", "reporting/tables.py"),
+    ("coupled", "reporting/tables/selections.py"),
 }
 
 
@@ -200,7 +205,8 @@ from uncouple.commands import main
 rows = [{"id": str(i), "dimension": "d", "question": "q", "answer": a, "tokens": 1, "truncated": False}
         for i, a in enumerate(["one two", "one two three"])]
 keys = "model variant mask fingerprints questions prompt dtype max_new_tokens engine batches noise".split()
-record = {"dimension": "d"} | dict.fromkeys(keys, "x")
+prints = dict.fromkeys(("weights", "tokenizer", "generation"), "x")
+record = dict.fromkeys(keys, "x") | {"dimension": "d", "fingerprints": prints}
 write_table(rows, "answers.parquet", ANSWERS, record)
 flags = ["answers.parquet", "--judge", "length", "--most-words", "2", "--output", "v.parquet"]
 assert main(["judge", *flags]) == 0

@@ -18,6 +18,7 @@ from uncouple.models.families import FAMILIES, Family, Head, needs_own_attention
 from uncouple.models.head import check_head, loss_head
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.scoring import score
+from uncouple.scoring.options import Scoring
 from uncouple.scoring.shards import read_scores
 
 NEW = """    "starcoder2": Family(*_SPLIT[:2], ("mlp.c_fc", "mlp.c_proj"), Head(), None),

@@ -17,7 +17,7 @@ from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import PromptFormat, bind_options, encode_question, encode_sample, template_variables
 from uncouple.models.thoughts import cut_thoughts, decode_answers
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import ANSWERS, VERDICTS
+from uncouple.records.formats import ANSWERS, METRICS, SCORE_SHARD, VERDICTS
 
 # What counts of Qwen3's own: it thinks, unless it is told not to, and then finds an empty thought in its place.
 SWITCH = (
