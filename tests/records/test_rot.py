@@ -26,6 +26,7 @@ from uncouple.models.fingerprints import HASHES_NAME
 from uncouple.models.folders import model_record
 from uncouple.records.files import read_json, read_record, read_table
 from uncouple.records.formats import CHECKPOINT, FORMATS
+from uncouple.records.store import Store
 from uncouple.selection.options import Selection
 from uncouple.selection.placement import measure_placement
 from uncouple.selection.select import count_selected, make_mask
@@ -57,7 +58,9 @@ def run(tmp_path_factory, model_folder, encoder):
     make_mask(base, shards, folder / "m.mask", SELECTION, variant="v")
     apply_mask(base, folder / "m.mask", folder / "checkpoint")
     make_questions(source, "privacy", None, 0, folder / "q.questions")
-    answer_questions(base, [folder / "q.questions"], folder / "a.answers", **ASKING)
+    answer_questions(base, [folder / "q.questions"], folder / "a.answers", **ASKING, store=Store(folder / "store"))
+    shutil.move(next((folder / "store/replies").iterdir()), folder / "r.replies")
+    shutil.rmtree(folder / "store")
     phrases = ROOT / "resources/phrases/privacy.txt"
     judge_answers([folder / "a.answers"], folder / "v.verdicts", Phrases(), {"phrases": {None: phrases}})
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
