@@ -18,7 +18,7 @@ from uncouple.reporting.rows import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A file a dimension, which `train` made; of no model.
+# A file a dimension, which `train-judge` made; of no model.
 TABLE = "judge"
 NEEDS = ("judges",)
 UNTESTED = {"value": None, "low": None, "high": None, "n": 0, "of": 0}
