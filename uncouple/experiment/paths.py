@@ -239,5 +239,6 @@ class Paths:
         """Every figure and table of the experiment, of those of a model these."""
         made = [self.judge_figure(judge) for judge in self.experiment.trained]
         for model in self.experiment.models:
-            made += [self.figure(model, name) for name in figures] + [self.table(model, name) for name in tables]
+            made += [self.figure(model, name, suffix) for name in figures for suffix in ("png", "svg")]
+            made += [self.table(model, name, suffix) for name in tables for suffix in ("md", "html")]
         return made
