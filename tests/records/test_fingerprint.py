@@ -201,7 +201,7 @@ from p.b import g
 @functools.cache
 async def run(a, /, b: int = 1, *c, d="é", **e) -> "list[g]":
     """Words."""
-    with open(f"{a!r:>{b}.3f} x {{y}} {a}" "z", u"r") as f, f: pass
+    with open(f"{a!r:>{b}.3f} x {{y}} {a}" "z", u"r", f"{a:{b}}") as f, f: pass
     try: return lambda *a: [i async for i in a if not i < 2 <= 3], {**e, "k": -1.5e300j, 7: b"\\xff"}, a[1:, ...]
     except* OSError as error: raise ValueError from error
     match a:
@@ -209,7 +209,7 @@ async def run(a, /, b: int = 1, *c, d="é", **e) -> "list[g]":
     for a.x, b[0] in c: x: int = (w := 3) if a and b or c else ~d @ e
     else: assert a, await g()
 '''
-VERSIONED_DIGEST = "88cf9f6df2d05a45"
+VERSIONED_DIGEST = "149c22e21bd72593"
 
 
 def newer(tree):

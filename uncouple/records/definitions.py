@@ -116,9 +116,7 @@ class Module:
             return isinstance(node.target, ast.Name)
         if isinstance(node, DEFINITIONS):
             inner = running(node.body) if isinstance(node, ast.ClassDef) else ()
-            return all(map(self._is_pure, node.decorator_list)) and all(
-                self._only_defines(each) and not isinstance(each, IMPORTS) for each in inner
-            )
+            return all(map(self._is_pure, node.decorator_list)) and all(map(self._only_defines, inner))
         return isinstance(node, (ast.Pass, *IMPORTS))
 
     def _is_pure(self, decorator: ast.expr) -> bool:
@@ -137,7 +135,7 @@ def _binders(node: ast.AST) -> Iterator[Binder]:
     elif isinstance(node, ast.Name):
         if isinstance(node.ctx, ast.Store):
             yield node
-    elif not isinstance(node, ast.Lambda):
+    else:
         own = node.target if isinstance(node, ast.comprehension) else None
         for child in ast.iter_child_nodes(node):
             if child is not own:

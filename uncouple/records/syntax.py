@@ -16,8 +16,7 @@ TEXTS = {"help", "description", "title", "examples", "metavar", "epilog"}
 TAKE_TEXTS = {"ArgumentParser", "add_parser", "add_subparsers", "add_argument", "add_argument_group", "Field"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
-# Fields of the syntax: those that say nothing, those that are blocks of statements, and those that are types.
-SILENT = {"ctx", "kind", "type_comment"}
+# Fields of the syntax that are blocks of statements, and those that are types.
 BLOCKS = {"body", "orelse", "finalbody"}
 ANNOTATIONS = {"annotation", "returns"}
 
@@ -88,7 +87,7 @@ class Reading:
         add(f"({type(node).__name__}")
         for field in node._fields:
             value = getattr(node, field, None)
-            if value is None or value.__class__ is list and not value or field in SILENT:
+            if value is None or value.__class__ is list and not value or field == "ctx":
                 continue
             add(f"{field}=")
             if field in BLOCKS:
