@@ -1,8 +1,11 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
+import atexit
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).parent
@@ -17,6 +20,7 @@ from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME, content_fi
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
+from uncouple.reporting.parts import caption, find_figure, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
 
@@ -36,7 +40,7 @@ except UncoupleError as error:
     raise WorkflowError(str(error))
 
 EVALUATION, PATHS = EXPERIMENT.evaluation, Paths(EXPERIMENT)
-# Not a param: where results are kept changes none of them.
+# A resource of the rules and no param, for where results are kept changes none of them.
 STORE = EXPERIMENT.store
 TASKS = EVALUATION.ability.files() if EVALUATION.ability else {}
 OWN_TASKS = [path.stem for path in (ROOT / "uncouple/evaluation/tasks").glob("*.yaml")]
@@ -239,6 +243,28 @@ def counted_answers(wildcards):
 
 def all_verdicts(wildcards):
     return PATHS.all_verdicts(wildcards.model)
+
+
+FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured).items() if part.TABLE != "judge"}
+TABLES = parts("tables", EXPERIMENT.measured)
+# Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
+CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
+atexit.register(shutil.rmtree, CAPTIONS, ignore_errors=True)
+
+
+def caption_file(part):
+    """The caption of a figure or table, as a file for the report."""
+    path = CAPTIONS / f"{part.__name__}.rst"
+    path.write_text(caption(part), encoding="utf-8")
+    return str(path)
+
+
+def figure_sources(wildcards):
+    return PATHS.shown({part.TABLE for part in FIGURES.values()}, wildcards.model)
+
+
+def table_sources(wildcards):
+    return PATHS.shown({kind for part in TABLES.values() for kind in part.TABLES}, wildcards.model)
 
 
 # Snakemake looks at the record alone: the step that makes a folder would never run again for the weights lost from it.

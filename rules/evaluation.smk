@@ -27,6 +27,7 @@ for group in EXPERIMENT.groups:
             "../envs/torch.yaml"
         threads: threads_of_gpu_job()
         resources:
+            store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
         params:
@@ -41,7 +42,7 @@ for group in EXPERIMENT.groups:
             " {params.variants}"
             " {params.options}"
             " {params.running}"
-            " --store {STORE:q}"
+            " --store {resources.store:q}"
             " {params.output}"
             " > {log:q} 2>&1"
 
@@ -89,6 +90,7 @@ rule judge_answers:
         "../envs/torch.yaml"
     threads: threads_of_judge
     resources:
+        store=STORE,
         gpu=gpus_of_judge,
         mem_mb=judge_memory_mb,
     params:
@@ -99,7 +101,7 @@ rule judge_answers:
         "python -m uncouple judge {input.answers:q}"
         " --name {wildcards.judge:q}"
         " {params.options}"
-        " --store {STORE:q}"
+        " --store {resources.store:q}"
         " {params.output}"
         " > {log:q} 2>&1"
 
@@ -164,6 +166,7 @@ for group in EXPERIMENT.measured_groups:
             "../envs/torch.yaml"
         threads: threads_of_gpu_job()
         resources:
+            store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
         params:
@@ -178,7 +181,7 @@ for group in EXPERIMENT.measured_groups:
             " {params.variants}"
             " {params.options}"
             " {params.running}"
-            " --store {STORE:q}"
+            " --store {resources.store:q}"
             " {params.output}"
             " > {log:q} 2>&1"
 
@@ -200,6 +203,7 @@ for group in EXPERIMENT.measured_groups:
             "../envs/torch.yaml"
         threads: threads_of_gpu_job()
         resources:
+            store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
         params:
@@ -215,7 +219,7 @@ for group in EXPERIMENT.measured_groups:
             " {params.variants}"
             " {params.options}"
             " {params.running}"
-            " --store {STORE:q}"
+            " --store {resources.store:q}"
             " {params.output}"
             " > {log:q} 2>&1"
 
@@ -239,6 +243,7 @@ for group in EXPERIMENT.measured_groups:
             "../envs/torch.yaml"
         threads: threads_of_gpu_job()
         resources:
+            store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
         params:
@@ -257,7 +262,7 @@ for group in EXPERIMENT.measured_groups:
             " {params.variants}"
             " {params.options}"
             " {params.running}"
-            " --store {STORE:q}"
+            " --store {resources.store:q}"
             " {params.output}"
             " > {log:q} 2>&1"
 

@@ -1,37 +1,10 @@
 # Tidy tables to figures and tables for people. The style file enters here and nowhere else.
-import atexit
-import shutil
-import tempfile
-
-from uncouple.reporting.parts import caption, find_figure, parts
 
 
 localrules:
     draw_figures,
     draw_judge,
     write_tables,
-
-
-FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured).items() if part.TABLE != "judge"}
-TABLES = parts("tables", EXPERIMENT.measured)
-# Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
-CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
-atexit.register(shutil.rmtree, CAPTIONS, ignore_errors=True)
-
-
-def caption_file(part):
-    """The caption of a figure or table, as a file for the report."""
-    path = CAPTIONS / f"{part.__name__}.rst"
-    path.write_text(caption(part), encoding="utf-8")
-    return str(path)
-
-
-def figure_sources(wildcards):
-    return PATHS.shown({part.TABLE for part in FIGURES.values()}, wildcards.model)
-
-
-def table_sources(wildcards):
-    return PATHS.shown({kind for part in TABLES.values() for kind in part.TABLES}, wildcards.model)
 
 
 # One job draws all: most of what a figure takes is the start of a process.

@@ -15,6 +15,7 @@ rule score_shard:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job()
     resources:
+        store=STORE,
         gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
     params:
@@ -27,6 +28,6 @@ rule score_shard:
         " --layers {wildcards.first}:{wildcards.last}"
         " {params.options}"
         " {params.running}"
-        " --store {STORE:q}"
+        " --store {resources.store:q}"
         " --output {output:q}"
         " > {log:q} 2>&1"
