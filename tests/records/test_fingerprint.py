@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uncouple.records import definitions
+from uncouple.records import definitions, syntax
 from uncouple.records import fingerprint as module
 from uncouple.records.fingerprint import Package, fingerprint
 
@@ -228,6 +228,7 @@ def test_versions_of_python_say_the_same(tmp_path, monkeypatch):
     files = {"run.py": VERSIONED, "b.py": "def g(): pass\n"}
     assert write(tmp_path, files).fingerprint("run:run") == VERSIONED_DIGEST
     parse = ast.parse
+    monkeypatch.setattr(syntax, "_layout", syntax._layout.__wrapped__)
     monkeypatch.setattr(definitions.ast, "parse", lambda *a, **k: newer(parse(*a, **k)))
     for kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.Call, ast.Name, ast.Constant, ast.Return):
         monkeypatch.setattr(kind, "_fields", ("new_list", *kind._fields, "new_value", "type_params"))
