@@ -145,6 +145,15 @@ def test_a_part_that_is_picked_by_name_is_a_root(tmp_path):
         package.fingerprint("run:run", "load:load_part")
 
 
+def test_only_load_part_may_load_what_is_not_written_out(tmp_path):
+    package = write(
+        tmp_path, {"a.py": "def load_part(p, n): return __import__(n)\ndef pick(p, n): return __import__(n)\n"}
+    )
+    package.fingerprint("a:load_part")
+    with pytest.raises(ValueError, match=r"a\.py:2: __import__ cannot be followed"):
+        package.fingerprint("a:pick")
+
+
 def test_a_part_is_loaded_by_name():
     assert module.load_part("records", "fingerprint") is module
     with pytest.raises(ModuleNotFoundError, match="records.gone"):
