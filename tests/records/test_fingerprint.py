@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uncouple.records import definitions
+from uncouple.records import definitions, syntax
 from uncouple.records import fingerprint as module
 from uncouple.records.fingerprint import Package, fingerprint
 
@@ -145,6 +145,15 @@ def test_a_part_that_is_picked_by_name_is_a_root(tmp_path):
         package.fingerprint("run:run", "load:load_part")
 
 
+def test_only_load_part_may_load_what_is_not_written_out(tmp_path):
+    package = write(
+        tmp_path, {"a.py": "def load_part(p, n): return __import__(n)\ndef pick(p, n): return __import__(n)\n"}
+    )
+    package.fingerprint("a:load_part")
+    with pytest.raises(ValueError, match=r"a\.py:2: __import__ cannot be followed"):
+        package.fingerprint("a:pick")
+
+
 def test_a_part_is_loaded_by_name():
     assert module.load_part("records", "fingerprint") is module
     with pytest.raises(ModuleNotFoundError, match="records.gone"):
@@ -228,6 +237,7 @@ def test_versions_of_python_say_the_same(tmp_path, monkeypatch):
     files = {"run.py": VERSIONED, "b.py": "def g(): pass\n"}
     assert write(tmp_path, files).fingerprint("run:run") == VERSIONED_DIGEST
     parse = ast.parse
+    monkeypatch.setattr(syntax, "_layout", syntax._layout.__wrapped__)
     monkeypatch.setattr(definitions.ast, "parse", lambda *a, **k: newer(parse(*a, **k)))
     for kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.Call, ast.Name, ast.Constant, ast.Return):
         monkeypatch.setattr(kind, "_fields", ("new_list", *kind._fields, "new_value", "type_params"))

@@ -3,7 +3,6 @@
 import ast
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +18,6 @@ PURE = {
     *("pydantic.field_serializer", "pydantic.model_serializer"),
     *("torch.no_grad", "torch.enable_grad", "torch.inference_mode", "torch.compile", "triton.jit"),
 }
-
-
-Binder = ast.Name | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
 
 
 class Place(NamedTuple):
@@ -65,16 +61,14 @@ class Module:
         self.statements: list[Reading] = []
         for node in running(ast.parse(source, str(path)).body):
             if isinstance(node, IMPORTS):
-                self.imports += self.read_import(node)
+                for found in self.read_import(node):
+                    self.imports.append(found)
+                    self.bindings[found.bound].append(found)
             else:
                 reading = Reading(self, node)
                 self.statements += [] if self._only_defines(node) else [reading]
-            for inner in _binders(node):
-                if isinstance(inner, IMPORTS):
-                    for each in self.read_import(inner):
-                        self.bindings[each.bound].append(each)
-                else:
-                    self.bindings[inner.id if isinstance(inner, ast.Name) else inner.name].append(reading)
+                for name, imported in dict.fromkeys(reading.bound):
+                    self.bindings[name].append(imported or reading)
 
     def fault(self, line: int, text: str) -> ValueError:
         return ValueError(f"{self.path}:{line}: {text}")
@@ -126,17 +120,3 @@ class Module:
         bound = self.bindings.get(name)
         origins = [str(each.place) if isinstance(each, Import) else "" for each in bound] if bound else [name]
         return all(".".join([origin, *attributes]) in PURE for origin in origins)
-
-
-def _binders(node: ast.AST) -> Iterator[Binder]:
-    """What in a statement at the top of a module binds names there: stores, definitions, imports."""
-    if isinstance(node, (*DEFINITIONS, *IMPORTS)):
-        yield node
-    elif isinstance(node, ast.Name):
-        if isinstance(node.ctx, ast.Store):
-            yield node
-    else:
-        own = node.target if isinstance(node, ast.comprehension) else None
-        for child in ast.iter_child_nodes(node):
-            if child is not own:
-                yield from _binders(child)

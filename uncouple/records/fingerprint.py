@@ -35,7 +35,6 @@ from uncouple.records.syntax import Reading, Use
 PACKAGE = Path(__file__).parent.parent
 IMPORTERS = {"importlib.import_module", "__import__"}
 UNFOLLOWED = {*IMPORTERS, "globals", "eval", "exec", "runpy", "builtins"}
-
 # What makes an error of a text that says what is wrong; and where a name leads, with the attributes left over.
 Fault = Callable[[str], ValueError]
 End = tuple[Place, tuple[str, ...]]
@@ -72,16 +71,12 @@ def load_part(package: str, name: str) -> ModuleType:
 
 
 class Facts(NamedTuple):
-    """What a definition, or the import of a module, is by itself.
+    """What a definition, the import of a module or a use is by itself, and what it reaches."""
 
-    Attributes:
-        digest: of its code; empty for a module that only defines.
-        reached: set of `Place`.
-        parts: list of (package, function that makes an error) of each call of `load_part` that does not say which part.
-    """
-
-    digest: str
+    # Of a definition or import the digest of its code, empty where nothing runs; of a use what it stands for.
+    text: str
     reached: set[Place]
+    # The package of each call of `load_part` that does not say which part, and what makes an error of it.
     parts: list[tuple[str, Fault]]
 
 
@@ -96,7 +91,7 @@ class Package:
         self.folder = Path(folder)
         self.modules: dict[str, Module | None] = {}
         self._facts: dict[Place, Facts] = {}
-        self._found: dict[tuple[str, str, tuple[str, ...], tuple[Import, ...]], set[End]] = {}
+        self._resolved: dict[tuple[str, Use, bool], Facts] = {}
 
     def fingerprint(self, *roots: str) -> str:
         """See `fingerprint`."""
@@ -117,7 +112,7 @@ class Package:
                 place = todo.pop()
                 if place not in found:
                     facts = self._facts[place] = self._facts.get(place) or self._find_facts(place)
-                    found[place] = facts.digest
+                    found[place] = facts.text
                     parts += facts.parts
                     todo += facts.reached
         for package, fault in parts:
@@ -130,11 +125,9 @@ class Package:
         if name not in self.modules:
             stem = self.folder.joinpath(*filter(None, name.split(".")))
             paths = [path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()]
-            if paths:
-                self.modules[name] = Module(self.folder.name, name, paths[0], paths[0].read_bytes())
-            else:
-                # Python takes a folder without an __init__.py for a package as well.
-                self.modules[name] = Module(self.folder.name, name, stem / "__init__.py", "") if stem.is_dir() else None
+            # Python takes a folder without an __init__.py for a package as well.
+            path, source = (paths[0], paths[0].read_bytes()) if paths else (stem / "__init__.py", b"")
+            self.modules[name] = Module(self.folder.name, name, path, source) if paths or stem.is_dir() else None
         return self.modules[name]
 
     def _root(self, root: str) -> set[Place]:
@@ -170,24 +163,34 @@ class Package:
             reached = {Place(module.name.rpartition(".")[0]), *self._loaded(module, module.imports)}
         facts = Facts("", reached, [])
         texts = [self._text(module, reading, place.name, facts) for reading in readings]
-        return facts._replace(digest=_digest(texts) if texts else "")
+        return facts._replace(text=_digest(texts) if texts else "")
 
     def _text(self, module: Module, reading: Reading, owner: str, facts: Facts) -> str:
         """What a statement of a definition (`owner`) says, each name as what it stands for; adds what it reaches."""
         facts.reached.update(self._loaded(module, reading.imports))
         pieces = reading.pieces.copy()
-        for use, found in reading.uses.items():
-            fault = functools.partial(module.fault, found[0][1])
-            ends = self._ends(module, use, fault)
-            if ends:
-                text = "|".join(sorted("@" + ".".join([str(end), *rest]) for end, rest in ends))
-                for position, _ in found:
-                    pieces[position] = text
-            for end, rest in ends or [(Place(None, use.name), use.attributes)]:
-                # The one definition that may load a module by a name that is not written out.
-                if owner != "load_part" or end.module is not None:
-                    facts.reached.update(self._reached_by(use, end, rest, facts.parts, fault))
+        for use, (line, *positions) in reading.uses.items():
+            if not (use.name in module.bindings or use.imports or use.name in UNFOLLOWED):
+                continue  # A builtin name.
+            key = module.name, use, owner == "load_part"
+            if key not in self._resolved:
+                self._resolved[key] = self._resolve(module, use, line, owner)
+            found = self._resolved[key]
+            for position in positions:
+                pieces[position] = found.text
+            facts.reached.update(found.reached)
+            facts.parts.extend(found.parts)
         return " ".join(pieces)
+
+    def _resolve(self, module: Module, use: Use, line: int, owner: str) -> Facts:
+        facts, fault = Facts("", set(), []), functools.partial(module.fault, line)
+        ends = self._ends(module, use, fault)
+        for end, rest in ends or [(Place(None, use.name), use.attributes)]:
+            # The one definition that may load a module by a name that is not written out.
+            if owner != "load_part" or end.module is not None:
+                facts.reached.update(self._reached_by(use, end, rest, facts.parts, fault))
+        names = ["@" + ".".join([str(end), *rest]) for end, rest in ends] or [".".join([use.name, *use.attributes])]
+        return facts._replace(text="|".join(sorted(names)))
 
     def _reached_by(
         self, use: Use, end: Place, rest: tuple[str, ...], parts: list[tuple[str, Fault]], fault: Fault
@@ -242,12 +245,9 @@ class Package:
 
     def _ends(self, module: Module, use: Use, fault: Fault) -> set[End]:
         """Where a use leads: set of (`Place`, attributes left over); empty for a builtin name."""
-        key = (module.name, use.name, use.attributes, use.imports)
-        if key not in self._found:
-            own = [Place(module.name, use.name)] if use.name in module.bindings else []
-            starts = [each.place for each in use.imports] or own
-            self._found[key] = {end for place in starts for end in self._follow(place, use.attributes, fault)}
-        return self._found[key]
+        own = [Place(module.name, use.name)] if use.name in module.bindings else []
+        starts = [each.place for each in use.imports] or own
+        return {end for place in starts for end in self._follow(place, use.attributes, fault)}
 
     def _follow(self, start: Place, attributes: tuple[str, ...], fault: Fault) -> set[End]:
         """Where a place and attributes of it lead, through modules and imports: set of (`Place`, attributes left)."""

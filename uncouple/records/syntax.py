@@ -2,8 +2,8 @@
 
 import ast
 import contextlib
+import functools
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,7 +47,8 @@ class Reading:
 
     Attributes:
         pieces: list of str, of the text; a name's own piece is to be replaced by what the name stands for.
-        uses: dict of `Use` to the list of (position of its piece, line).
+        bound: list of (name, `Import` or None) that it binds in the module.
+        uses: dict of `Use` to a list: the line of the first, and the position of the piece of each.
         imports: list of what `Module.read_import` gives.
         bases: of a class, list of (name, attributes after it).
         is_told: whether it is a class that is told of each class that inherits from it when that is made.
@@ -55,7 +56,8 @@ class Reading:
 
     def __init__(self, module: "Module", statement: ast.stmt) -> None:
         self.pieces: list[str] = []
-        self.uses: dict[Use, list[tuple[int, int]]] = defaultdict(list)
+        self.bound: list[tuple[str, Import | None]] = []
+        self.uses: dict[Use, list[int]] = {}
         self.imports: list[Import] = []
         # Uses that no scope has bound so far, as (name, position, node, attributes); and each open scope: a dict of the
         # names that it binds to their `Import`s (None for a name declared global), or None for a class, whose names
@@ -66,62 +68,61 @@ class Reading:
         self._read(statement)
         for use in self._free:
             self._keep(use)
+        # What was read is not needed any more.
+        del self._free, self._scopes
         bases = [base.value if isinstance(base, ast.Subscript) else base for base in getattr(statement, "bases", [])]
         self.bases = list(map(dotted_name, bases))
-        self.is_told = isinstance(statement, ast.ClassDef) and (
-            any(getattr(each, "name", None) == "__init_subclass__" for each in statement.body)
-            or any(each.arg == "metaclass" for each in statement.keywords)
-        )
+        inner = [*statement.body, *statement.keywords] if isinstance(statement, ast.ClassDef) else []
+        told = {getattr(each, "name", None) or getattr(each, "arg", None) for each in inner}
+        self.is_told = not told.isdisjoint({"__init_subclass__", "metaclass"})
 
     def _keep(self, use: tuple[str, int, ast.expr, tuple[str, ...]], imports: tuple["Import", ...] = ()) -> None:
         name, position, node, attributes = use
         attributes += getattr(node, "looked_up", ())
-        self.uses[Use(name, attributes, imports, getattr(node, "call", None))].append((position, node.lineno))
+        found = Use(name, attributes, imports, getattr(node, "call", None))
+        self.uses.setdefault(found, [node.lineno]).append(position)
 
-    def _read(self, node: ast.AST) -> None:
-        READERS.get(type(node), Reading._fields)(self, node)
+    def _read(self, value: Any) -> None:
+        READERS.get(type(value), Reading._fields)(self, value)
 
     def _fields(self, node: ast.AST, own: list[str] | None = None) -> None:
         """Read the fields of a node; `own` are the names of a scope that its body has for itself."""
         add = self.pieces.append
-        add(f"({type(node).__name__}")
-        for field in node._fields:
+        kind: Any = type(node)
+        begin, fields = _layout(kind)
+        add(begin)
+        for field, label in fields:
             value = getattr(node, field, None)
-            if value is None or value.__class__ is list and not value or field == "ctx":
+            if value is None or value.__class__ is list and not value:
                 continue
-            add(f"{field}=")
+            add(label)
             if field in BLOCKS:
                 if own is None:
                     self._block(value)
                 else:
                     self._scope(own, self._block, value)
-            elif isinstance(value, list):
-                self._list(value)
             elif field in ANNOTATIONS:
                 self._annotation(value)
-            elif isinstance(value, ast.AST):
-                READERS.get(type(value), Reading._fields)(self, value)
             else:
-                add(ascii(value))
+                READERS.get(type(value), Reading._fields)(self, value)
         add(")")
 
     def _list(self, values: Iterable[Any]) -> None:
         self.pieces.append("[")
         for each in values:
-            if isinstance(each, ast.AST):
-                READERS.get(type(each), Reading._fields)(self, each)
-            else:
-                self.pieces.append(ascii(each))
+            READERS.get(type(each), Reading._fields)(self, each)
         self.pieces.append("]")
+
+    def _plain(self, value: str | int | None) -> None:
+        self.pieces.append(ascii(value))
 
     def _block(self, statements: Any) -> None:
         """Read a block, or the expression of a lambda or conditional.
 
         In one run of import statements order says nothing, and what is of the package counts by being loaded.
         """
-        if not isinstance(statements, list):
-            return self._read(statements)
-        for are_imports, nodes in itertools.groupby(running(statements), lambda node: isinstance(node, IMPORTS)):
+        found = running(statements if isinstance(statements, list) else [statements])
+        for are_imports, nodes in itertools.groupby(found, lambda node: isinstance(node, IMPORTS)):
             if are_imports:
                 imports = [each for node in nodes if isinstance(node, IMPORTS) for each in self._import(node)]
                 outside = [each.loaded.name for each in imports if each.loaded.module is None]
@@ -129,7 +130,6 @@ class Reading:
             else:
                 for node in nodes:
                     self._read(node)
-        return None
 
     def _scope(self, names: Iterable[str], read: Callable[[Any], None], value: Any) -> None:
         """Read what has names of its own; uses of other names leave it."""
@@ -147,19 +147,22 @@ class Reading:
                 self._keep(use, tuple(imports))
 
     def _bind(self, name: str | None) -> None:
-        if name and self._scopes and self._scopes[-1] is not None:
+        if name and not self._scopes:
+            self.bound.append((name, None))
+        elif name and self._scopes[-1] is not None:
             self._scopes[-1].setdefault(name, [])
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> list["Import"]:
         found = self._module.read_import(node)
         self.imports += found
-        for each in found if self._scopes else ():
+        for each in found:
+            if not self._scopes:
+                self.bound.append((each.bound, each))
+                continue
             scope = self._scopes[-1]
             imports = None if scope is None else scope.setdefault(each.bound, [])
             if imports is None:
-                raise self._module.fault(
-                    each.line, "an import in a class, or to a `global` name: import it at the top."
-                )
+                raise self._module.fault(each.line, "an import in a class, or to a `global` name. Import at the top.")
             imports.append(each)
         return found
 
@@ -243,7 +246,9 @@ class Reading:
         self.pieces.append(")")
 
 
-READERS: dict[type[ast.AST], Callable[[Reading, Any], None]] = {
+READERS: dict[type, Callable[[Reading, Any], None]] = {
+    **dict.fromkeys((str, int, type(None)), Reading._plain),
+    list: Reading._list,
     ast.Name: Reading._name,
     ast.Attribute: Reading._attribute,
     ast.Constant: Reading._constant,
@@ -256,6 +261,12 @@ READERS: dict[type[ast.AST], Callable[[Reading, Any], None]] = {
     **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), Reading._comprehension),
     **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar), Reading._named),
 }
+
+
+@functools.cache
+def _layout(kind: Any) -> tuple[str, list[tuple[str, str]]]:
+    """How the text of a kind of node begins, and each field that says something, with what stands before its value."""
+    return f"({kind.__name__}", [(field, f"{field}=") for field in kind._fields if field != "ctx"]
 
 
 def dotted_name(node: ast.AST) -> tuple[str, tuple[str, ...]]:
