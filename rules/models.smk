@@ -27,20 +27,10 @@ rule fetch_model:
         "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"
 
 
-rule fetch_judge:
-    input:
-        local_model_files,
+use rule fetch_model as fetch_judge with:
     output:
         PATHS.judge_model(),
     log:
         PATHS.log(PATHS.judge_model()),
-    conda:
-        "../envs/torch.yaml"
-    resources:
-        mem_mb=8000,
-    params:
-        source=model_flags,
-        content=source_content,
-        code=code_of("fetch"),
-    shell:
-        "python -m uncouple fetch {params.source}" ' --output "$(dirname {output:q})"' " > {log:q} 2>&1"
+    benchmark:
+        PATHS.benchmark(PATHS.judge_model())

@@ -63,25 +63,15 @@ use rule take_samples as take_replies with:
         code=code_of("samples"),
 
 
-rule take_test_samples:
-    input:
-        lambda wildcards: local_file(source_of(wildcards)),
+use rule take_samples as take_test_samples with:
     output:
         PATHS.test_samples(),
     log:
         PATHS.log(PATHS.test_samples()),
-    conda:
-        "../envs/tables.yaml"
     params:
         source=source_flags,
         label=lambda wildcards: flags(label=test_of(wildcards).label),
         code=code_of("samples"),
-    shell:
-        "python -m uncouple samples {params.source}"
-        " --dimension {wildcards.dimension:q}"
-        " {params.label}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
 
 
 rule draw_questions:
