@@ -82,7 +82,7 @@ def one_by_one(model, tokenizer, encoded, max_new_tokens):
 
 
 def uncouple(*arguments):
-    return [ids for ids, _ in answer_in_batches(*arguments)]
+    return [answer.ids for answer in answer_in_batches(*arguments)]
 
 
 def _share(one, other):

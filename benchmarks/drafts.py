@@ -16,10 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
-from uncouple.evaluation.engines import reply_in_batches  # noqa: E402
+from uncouple.evaluation.engines import answer_in_batches  # noqa: E402
+from uncouple.models.drafts import Draft  # noqa: E402
 from uncouple.models.load import load_model, load_tokenizer  # noqa: E402
 from uncouple.models.prompts import encode_question  # noqa: E402
 from uncouple.records.files import read_table  # noqa: E402
+from uncouple.records.formats import QUESTIONS  # noqa: E402
 from uncouple.variants.masks import read_mask  # noqa: E402
 from uncouple.variants.variant import suppressed  # noqa: E402
 
@@ -38,19 +40,20 @@ def main():
     variants, rows = {"noise": {}} | {Path(path).stem: read_mask(path)[0] for path in arguments.masks}, []
     print(describe_machine("cpu"))
     for path in arguments.questions:
-        questions = read_table(path, "questions")[0].column("question").to_pylist()
+        questions = read_table(path, QUESTIONS)[0].column("question").to_pylist()
         encoded = [encode_question(tokenizer, question, prompt) for question in questions]
 
         def ask(drafts=None, encoded=encoded):
             began = time.process_time()
             options = arguments.max_new_tokens, arguments.batch_size, drafts
-            found, seconds = stopwatch("cpu", reply_in_batches, model, tokenizer, encoded, *options)
-            return [answer.taken for answer in found], seconds, time.process_time() - began
+            found, seconds = stopwatch("cpu", answer_in_batches, model, tokenizer, encoded, *options)
+            return found, seconds, time.process_time() - began
 
         origin = ask()
         for name, entries in variants.items():
+            drafts = [Draft(answer.taken, None if entries else answer.sure) for answer in origin[0]]
             with suppressed(model, entries):
-                found = ask(origin[0])
+                found = ask(drafts)
                 fresh = ask()[0] if arguments.fresh else None
             rows.append(
                 {
@@ -69,7 +72,7 @@ def main():
 
 
 def _share(one, other):
-    return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
+    return sum(a.taken == b.taken for a, b in zip(one, other, strict=True)) / len(one)
 
 
 if __name__ == "__main__":

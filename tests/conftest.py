@@ -17,6 +17,7 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
+from uncouple.evaluation.engines import answer_in_batches
 from uncouple.models.families import find_linear_layers
 from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
@@ -118,6 +119,11 @@ def slow_gradients(model, names, encoded):
     model.zero_grad()
     model.requires_grad_(False)
     return sums
+
+
+def answer_pairs(*arguments):
+    """What `engines.answer_in_batches` gives, as pairs: token ids without stop token, whether they were cut off."""
+    return [(answer.ids, answer.goes_on) for answer in answer_in_batches(*arguments)]
 
 
 def write_mask(path, folder, entries):

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, TEXTS, write_mask
+from conftest import FAMILY_CONFIGS, TEXTS, answer_pairs, write_mask
 
 from uncouple.data.samples import make_questions
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.answers import answer_questions
-from uncouple.evaluation.engines import answer_in_batches, choose_batches, vllm_batches
+from uncouple.evaluation.engines import choose_batches, vllm_batches
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.records.files import read_table
@@ -44,7 +44,7 @@ def test_batched_answers_equal_one_question_at_a_time(make_model, family):
     prompts = [encode_question(tokenizer, q, "chat") for q, _ in TEXTS]
     truth = [slow_answer(model, p, 12, 1) for p in prompts]
     for size in (1, 3, 64):
-        assert answer_in_batches(model, tokenizer, prompts, 12, size) == truth
+        assert answer_pairs(model, tokenizer, prompts, 12, size) == truth
 
 
 def test_a_models_own_settings_do_not_make_its_answers_less_greedy(model_folder):
@@ -52,7 +52,7 @@ def test_a_models_own_settings_do_not_make_its_answers_less_greedy(model_folder)
     model, tokenizer = load_model(model_folder, "float32", "cpu"), load_tokenizer(model_folder)[0]
     prompts = [encode_question(tokenizer, q, "chat") for q, _ in TEXTS]
     model.generation_config.update(repetition_penalty=1.5, do_sample=True, temperature=0.7, top_k=3, pad_token_id=1)
-    found = answer_in_batches(model, tokenizer, prompts, 12, 4)
+    found = answer_pairs(model, tokenizer, prompts, 12, 4)
     assert found == [slow_answer(model, p, 12, 1) for p in prompts]
     assert model.generation_config.repetition_penalty == 1.5
 
@@ -143,7 +143,7 @@ def test_a_stop_token_ends_an_answer_and_an_empty_one_is_kept(model_folder, ques
         model.lm_head.weight[1] = 1
         model.model.norm.weight.abs_()
     handle = model.model.norm.register_forward_hook(lambda _m, _i, out: out.abs())
-    found = answer_in_batches(model, tokenizer, [encode_question(tokenizer, "Why?", "chat")], 5, 4)
+    found = answer_pairs(model, tokenizer, [encode_question(tokenizer, "Why?", "chat")], 5, 4)
     handle.remove()
     assert found == [([], False)]
 

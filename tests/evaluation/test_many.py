@@ -163,8 +163,8 @@ def test_a_group_that_is_killed_after_three_of_five_makes_two_more(made, monkeyp
     assert subprocess.run([sys.executable, "-c", KILLED, *job], cwd=ROOT).returncode == -signal.SIGKILL
     shutil.rmtree(made / "a")
     made_now = []
-    reply = engines.reply_in_batches
-    monkeypatch.setattr(engines, "reply_in_batches", lambda *a: (made_now.append(1), reply(*a))[1])
+    reply = engines.answer_in_batches
+    monkeypatch.setattr(engines, "answer_in_batches", lambda *a: (made_now.append(1), reply(*a))[1])
     capsys.readouterr()
     assert main(job) == 0
     assert len(made_now) == 2

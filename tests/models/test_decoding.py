@@ -4,7 +4,7 @@ from conftest import FAMILY_CONFIGS, TEXTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncouple.models.decoding import decode, grouped_attention, shared_length
+from uncouple.models.decoding import NEAR, decode, grouped_attention, shared_length
 from uncouple.models.families import FAMILIES
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
@@ -44,8 +44,10 @@ class Watcher:
     def __init__(self, wanted):
         self.wanted, self.taken, self.logits = wanted, [], []
 
-    def take(self, token, logits):
+    def take(self, token, logits, sure):
         assert token == int(logits.argmax())
+        largest, next_largest = logits.topk(2).values.tolist()
+        assert sure == (largest - next_largest > NEAR * float(logits.abs().max()))
         self.taken.append(token)
         self.logits.append(logits.clone())
         return len(self.taken) < self.wanted

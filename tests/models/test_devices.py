@@ -13,12 +13,11 @@ import psutil
 import pytest
 import torch
 from accelerate import dispatch_model
-from conftest import ROOT, TEXTS, batch_samples, encode_all, score_with
+from conftest import ROOT, TEXTS, answer_pairs, batch_samples, encode_all, score_with
 from hypothesis import HealthCheck, given, settings
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.ability import wrap_model
-from uncouple.evaluation.engines import answer_in_batches
 from uncouple.evaluation.hsic import last_states
 from uncouple.evaluation.perplexity import window_losses
 from uncouple.models import devices
@@ -235,7 +234,7 @@ def test_a_spread_model_is_asked_and_measured_like_another(model_folder):
     requests = [SimpleNamespace(args=(question, f" {answer}")) for question, answer in TEXTS]
     found = [
         (
-            answer_in_batches(model, tokenizer, prompts, 12, 3),
+            answer_pairs(model, tokenizer, prompts, 12, 3),
             window_losses(model, windows, 2).tolist(),
             last_states(model, "model.layers", prompts, 100).tolist(),
             wrap_model(model, tokenizer, 2).loglikelihood(requests),

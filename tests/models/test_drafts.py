@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, TEXTS, write_mask
+from conftest import FAMILY_CONFIGS, TEXTS, answer_pairs, write_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uncouple.evaluation.engines import answer_in_batches, reply_in_batches
+from uncouple.evaluation.engines import answer_in_batches
+from uncouple.models import decoding
 from uncouple.models import drafts as module
 from uncouple.models.decoding import decode
-from uncouple.models.drafts import can_check, check_drafts
+from uncouple.models.drafts import Draft, can_check, check_drafts
 from uncouple.models.families import target_names
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
@@ -32,7 +33,7 @@ def loaded(make_model):
             folder = make_model(family)
             model, tokenizer = load_model(folder, "float32", "cpu"), load_tokenizer(folder)[0]
             prompts = [encode_question(tokenizer, q, "chat") for q, _ in TEXTS]
-            truth = reply_in_batches(model, tokenizer, prompts, 12, 64)
+            truth = answer_in_batches(model, tokenizer, prompts, 12, 64)
             made[family] = model, tokenizer, prompts, truth
         return made[family]
 
@@ -43,6 +44,11 @@ def loaded(make_model):
 def worth_while(monkeypatch):
     """All drafts are checked, however few are of use."""
     monkeypatch.setattr(module, "WORTH", 0)
+
+
+def anothers(replies):
+    """Drafts of lists of tokens that another model gave."""
+    return [Draft(tokens) for tokens in replies]
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -59,8 +65,8 @@ def test_any_draft_gives_what_decoding_gives(loaded, family, data):
         wrong = data.draw(st.lists(st.integers(0, 40), max_size=3))
         draft.append(right + wrong + data.draw(st.sampled_from([[], answer.taken[len(right) + len(wrong) :]])))
     size = data.draw(st.sampled_from([1, 3, 64]))
-    found = answer_in_batches(model, tokenizer, prompts, new, size, draft)
-    assert found == answer_in_batches(model, tokenizer, prompts, new, 64)
+    found = answer_pairs(model, tokenizer, prompts, new, size, anothers(draft))
+    assert found == answer_pairs(model, tokenizer, prompts, new, 64)
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -68,8 +74,8 @@ def test_right_drafts_are_taken_without_decoding(loaded, family, monkeypatch):
     model, tokenizer, prompts, truth = loaded(family)
     monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("nothing is left to decode"))
     # Two tokens of so small a model may well be in doubt.
-    monkeypatch.setattr(module, "NEAR", 0)
-    found = reply_in_batches(model, tokenizer, prompts, 12, 64, [answer.taken for answer in truth])
+    monkeypatch.setattr(decoding, "NEAR", 0)
+    found = answer_in_batches(model, tokenizer, prompts, 12, 64, anothers(answer.taken for answer in truth))
     assert [answer.taken for answer in found] == [answer.taken for answer in truth]
 
 
@@ -82,8 +88,8 @@ def test_a_variant_that_begins_as_the_origin_does(loaded, make_model, tmp_path, 
     names = target_names(read_json(folder / "config.json"), "mlp")
     mask = write_mask(tmp_path / "mask.parquet", folder, {name: range(0, 6144, step) for name in names})
     with suppressed(model, read_mask(mask)[0]):
-        fresh = answer_in_batches(model, tokenizer, prompts, 12, 64)
-        found = answer_in_batches(model, tokenizer, prompts, 12, 64, [answer.taken for answer in truth])
+        fresh = answer_pairs(model, tokenizer, prompts, 12, 64)
+        found = answer_pairs(model, tokenizer, prompts, 12, 64, anothers(answer.taken for answer in truth))
     assert found == fresh
     if step == 3:
         assert fresh != [(answer.ids, answer.goes_on) for answer in truth]
@@ -92,7 +98,7 @@ def test_a_variant_that_begins_as_the_origin_does(loaded, make_model, tmp_path, 
 def test_marks_are_the_likeliest_tokens(loaded):
     model, _, prompts, truth = loaded("mistral")
     drafts = [answer.taken[:5] + [7] + answer.taken[6:] for answer in truth]
-    for ids, draft, marks in zip(prompts, drafts, check_drafts(model, prompts, drafts), strict=True):
+    for ids, draft, marks in zip(prompts, drafts, check_drafts(model, prompts, anothers(drafts)), strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([ids + draft])).logits[0, len(ids) - 1 : -1]
         assert marks == (logits.argmax(1) == torch.tensor(draft)).tolist()
@@ -109,24 +115,24 @@ def test_tokens_as_likely_as_one_another_are_decoded(loaded, monkeypatch):
     kept = head[twin].clone()
     with torch.no_grad():
         head[twin] = head[taken[0][0]] * (1 + 1e-7)
-    assert not check_drafts(model, prompts, taken)[0][0]
-    fresh = reply_in_batches(model, tokenizer, prompts, 12, 64)
-    found = reply_in_batches(model, tokenizer, prompts, 12, 64, taken)
+    assert not check_drafts(model, prompts, anothers(taken))[0][0]
+    fresh = answer_in_batches(model, tokenizer, prompts, 12, 64)
+    found = answer_in_batches(model, tokenizer, prompts, 12, 64, anothers(taken))
     assert [answer.taken for answer in found] == [answer.taken for answer in fresh]
     with torch.no_grad():
         head[twin] = kept
-    monkeypatch.setattr(module, "NEAR", float("inf"))
-    found = reply_in_batches(model, tokenizer, prompts, 12, 64, taken)
+    monkeypatch.setattr(decoding, "NEAR", float("inf"))
+    found = answer_in_batches(model, tokenizer, prompts, 12, 64, anothers(taken))
     assert [answer.taken for answer in found] == taken
 
 
 def test_an_answer_that_is_empty(loaded):
     model, tokenizer, prompts, truth = loaded("llama")
     model.generation_config.eos_token_id = truth[0].taken[0]
-    fresh = answer_in_batches(model, tokenizer, prompts, 12, 64)
+    fresh = answer_pairs(model, tokenizer, prompts, 12, 64)
     assert fresh[0] == ([], False)
     for draft in ([answer.taken for answer in truth], [[answer.taken[0]] for answer in truth], [[] for _ in truth]):
-        assert answer_in_batches(model, tokenizer, prompts, 12, 64, draft) == fresh
+        assert answer_pairs(model, tokenizer, prompts, 12, 64, anothers(draft)) == fresh
     model.generation_config.eos_token_id = 1
 
 
@@ -135,14 +141,64 @@ def test_drafts_of_no_use_are_not_checked_for_long(loaded, monkeypatch):
     monkeypatch.setattr(module, "WORTH", 0.5)
     monkeypatch.setattr(module, "BATCH_TOKENS", {"cpu": 1})
     wrong = [[7, *answer.taken[1:]] for answer in truth]
-    assert check_drafts(model, prompts, wrong) is None
-    assert all(map(any, check_drafts(model, prompts, [answer.taken for answer in truth])))
+    assert check_drafts(model, prompts, anothers(wrong)) is None
+    assert all(map(any, check_drafts(model, prompts, anothers(answer.taken for answer in truth))))
     decoded = []
     monkeypatch.setattr(module, "decode", lambda *a: (decoded.append(a[1]), decode(*a)))
-    found = reply_in_batches(model, tokenizer, prompts, 12, 64, wrong)
+    found = answer_in_batches(model, tokenizer, prompts, 12, 64, anothers(wrong))
     assert [answer.taken for answer in found] == [answer.taken for answer in truth]
     # Then they are decoded in the very batches that they would have been decoded in.
     assert decoded == [prompts]
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """How many texts each batch that is checked has, one by one."""
+    counts, check = [], module._check
+    monkeypatch.setattr(module, "BATCH_TOKENS", {"cpu": 1})
+    monkeypatch.setattr(module, "_check", lambda *a: (counts.append(len(a[3])), check(*a))[1])
+    return counts
+
+
+def own(answers):
+    return [Draft(answer.taken, answer.sure) for answer in answers]
+
+
+@pytest.mark.parametrize("new", [5, 12])
+def test_of_its_own_drafts_a_model_checks_a_first_batch(loaded, checked, monkeypatch, new):
+    model, tokenizer, prompts, truth = loaded("llama")
+    assert all(len(answer.sure) == len(answer.taken) and all(answer.sure) for answer in truth)
+    monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("nothing is left to decode"))
+    found = answer_in_batches(model, tokenizer, prompts, new, 64, own(truth))
+    assert checked == [1]
+    assert [answer.taken for answer in found] == [answer.taken[:new] for answer in truth]
+    # They are as sure as before.
+    assert own(found) == [Draft(draft.tokens[:new], draft.sure[:new]) for draft in own(truth)]
+
+
+def test_tokens_that_a_model_was_not_sure_of_are_decoded(loaded, checked, monkeypatch):
+    model, tokenizer, prompts, _ = loaded("llama")
+    monkeypatch.setattr(decoding, "NEAR", 0.1)
+    fresh = answer_in_batches(model, tokenizer, prompts, 12, 64)
+    doubts = sum(answer.sure.count(False) for answer in fresh)
+    assert 0 < doubts < sum(len(answer.taken) for answer in fresh)
+    decoded = []
+    monkeypatch.setattr(module, "decode", lambda *a: (decoded.extend(a[1]), decode(*a)))
+    found = answer_in_batches(model, tokenizer, prompts, 12, 64, own(fresh))
+    assert own(found) == own(fresh)
+    assert checked == [1]
+    assert 0 < len(decoded) <= doubts
+
+
+def test_if_the_first_batch_is_not_what_the_model_was_sure_of_all_are_checked(loaded, checked):
+    """As where arithmetic differs by more than is thought, or the answers are not the model's."""
+    model, tokenizer, prompts, truth = loaded("llama")
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]) + len(truth[i].taken))
+    drafts = own(truth)
+    drafts[longest] = Draft([*truth[longest].taken[:-1], 7], drafts[longest].sure)
+    found = answer_in_batches(model, tokenizer, prompts, 12, 64, drafts)
+    assert len(checked) == len(prompts)
+    assert own(found) == own(truth)
 
 
 def test_where_text_stretches_positions_or_arithmetic_decides_nothing_is_checked(make_model):

@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import batch_samples, encode_all, relative_error, slow_gradients
+from conftest import answer_pairs, batch_samples, encode_all, relative_error, slow_gradients
 from safetensors.torch import load_file, save_file
 
 from uncouple.errors import UncoupleError
@@ -246,13 +246,12 @@ def test_names_split_into_layer_and_inner():
 
 @pytest.mark.slow
 def test_the_real_wheel_becomes_a_model_that_answers_and_is_scored_right(real_model):
-    from uncouple.evaluation.engines import answer_in_batches
     from uncouple.models.prompts import encode_question
 
     tokenizer, model = load_tokenizer(real_model, "chat")[0], load_model(real_model)
     assert tokenizer.decode(tokenizer("It is 12 o'clock , isn't it ?")["input_ids"]) == "It is 12 o'clock , isn't it ?"
     question = encode_question(tokenizer, "What is the capital of France?", "chat")
-    ((ids, truncated),) = answer_in_batches(model, tokenizer, [question], 32, 4)
+    ((ids, truncated),) = answer_pairs(model, tokenizer, [question], 32, 4)
     assert "Paris" in tokenizer.decode(ids)
     assert not truncated
     encoded = encode_all(tokenizer)[:3]

@@ -124,7 +124,8 @@ def test_a_store_that_is_not_written_is_used_and_it_is_said_once(kept, tmp_path,
 def check_not_written(store, tmp_path, capsys):
     for number in (1, 2):
         store.put(METRICS, KEY | {"n": number}, tmp_path / "table.parquet")
-        store.put_table(REPLIES, KEY | {"n": number}, pa.table({"tokens": [[1]]}, schema=REPLIES.schema({})), {})
+        replies = pa.table({"tokens": [[1]], "sure": [[True]]}, schema=REPLIES.schema({}))
+        store.put_table(REPLIES, KEY | {"n": number}, replies, {})
     assert store.get(METRICS, KEY)
     said = capsys.readouterr().err
     assert said.count(f"{store.folder} is not written to") == 1

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from uncouple.evaluation.engines import Answer
+    from uncouple.models.drafts import Draft
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class _Asker:
 
         first = waiting[0].work.variant
         self.options, self.store = options, store
-        # By set of questions: what the origin replied, what is asked; and the batches by set and noise.
-        self.known: dict[str, list[list[int]] | None] = {}
+        # By set of questions: what the origin replied, rows of `REPLIES`; what is asked; and the batches, by noise too.
+        self.known: dict[str, list[Record]] = {}
         self.encoded: dict[str, list[list[int]]] = {}
         self.batches: dict[tuple[str, bool], dict[str, Any]] = {}
         self.tokenizer, self.prompt = load_tokenizer(first.folder, options.prompt, options.template_options)
@@ -143,7 +144,7 @@ class _Asker:
         drafts = None if asked.is_origin else self._drafts(asked)
         answers, dtype = self.engine.answer(asked.variant, encoded, batches, drafts)
         if asked.is_origin and self.engine.can_check:
-            self._keep(asked, [answer.taken for answer in answers])
+            self._keep(asked, [{"tokens": answer.taken, "sure": answer.sure} for answer in answers])
         rows = answer_rows(self.tokenizer, asked.questions, encoded, answers)
         metadata = {
             **asked.variant.about(dtype),
@@ -174,19 +175,23 @@ class _Asker:
                 )
         return encoded
 
-    def _drafts(self, asked: Asked) -> list[list[int]] | None:
-        """The origin's replies to the same questions, lists of token ids, where they are known and may be used."""
+    def _drafts(self, asked: Asked) -> "list[Draft] | None":
+        """The origin's replies to the same questions, where they are known and may be used."""
         if not self.engine.can_check:
             return None
+        from uncouple.models.drafts import Draft
+
         if asked.set_name not in self.known:
             found = self.store.get(*self._place(asked))
-            self.known[asked.set_name] = found[0].column("tokens").to_pylist() if found else None
-        return self.known[asked.set_name]
+            self.known[asked.set_name] = found[0].to_pylist() if found else []
+        # A variant without a mask has the origin's weights.
+        sure = not asked.variant.entries
+        drafts = [Draft(row["tokens"], row["sure"] if sure else None) for row in self.known[asked.set_name]]
+        return drafts or None
 
-    def _keep(self, asked: Asked, replies: list[list[int]]) -> None:
+    def _keep(self, asked: Asked, replies: list[Record]) -> None:
         self.known[asked.set_name] = replies
-        column = pa.array(replies, pa.list_(pa.int32()))
-        self.store.put_table(*self._place(asked), pa.table({"tokens": column}), {})
+        self.store.put_table(*self._place(asked), pa.Table.from_pylist(replies, REPLIES.schema({})), {})
 
     def _place(self, asked: Asked) -> tuple[Format, Record]:
         origin = replace(asked, variant=replace(asked.variant, entries={}), noise=False)

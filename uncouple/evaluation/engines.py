@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from uncouple.models.drafts import Draft
+
 Batches = dict[str, Any]
 
 
@@ -31,20 +33,23 @@ class Answer:
     Attributes:
         ids: its tokens without the stop token.
         taken: its tokens with the stop token.
+        sure: for each, whether it was likeliest `decoding.beyond_doubt`.
         goes_on: whether none has stopped it yet; in the end, whether it was cut off.
     """
 
     def __init__(self, stops: set[int]) -> None:
         self.stops, self.goes_on = stops, True
         self.taken: list[int] = []
+        self.sure: list[bool] = []
 
     @property
     def ids(self) -> list[int]:
         return self.taken if self.goes_on else self.taken[:-1]
 
-    def take(self, token: int, logits: torch.Tensor | None) -> bool:
+    def take(self, token: int, logits: torch.Tensor | None, sure: bool) -> bool:
         """Add a token, and say whether the reply goes on."""
         self.taken.append(token)
+        self.sure.append(sure)
         self.goes_on = token not in self.stops
         return self.goes_on
 
@@ -62,7 +67,7 @@ class Engine(Protocol):
         """Make ready, before the first answer."""
 
     def answer(
-        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[list[int]] | None
+        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[Draft] | None
     ) -> tuple[list[Answer], torch.dtype]:
         """(an `Answer` to each prompt, torch.dtype).
 
@@ -99,11 +104,11 @@ class Transformers:
         self.can_check = can_check(self.model)
 
     def answer(
-        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[list[int]] | None
+        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[Draft] | None
     ) -> tuple[list[Answer], torch.dtype]:
         with suppressed(self.model, variant.entries) as model:
             new = self.options.max_new_tokens
-            return reply_in_batches(model, self.tokenizer, encoded, new, batches["most"] or 1, drafts), model.dtype
+            return answer_in_batches(model, self.tokenizer, encoded, new, batches["most"] or 1, drafts), model.dtype
 
 
 class Vllm:
@@ -127,7 +132,7 @@ class Vllm:
             ) from None
 
     def answer(
-        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[list[int]] | None
+        self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[Draft] | None
     ) -> tuple[list[Answer], torch.dtype]:
         from vllm import SamplingParams
 
@@ -145,7 +150,7 @@ class Vllm:
             answers.append(Answer(stops))
             for token in output.outputs[0].token_ids:
                 # It may give the stop token too.
-                if not answers[-1].take(token, None):
+                if not answers[-1].take(token, None, False):
                     break
         return answers, dtype
 
@@ -244,8 +249,8 @@ def answer_in_batches(
     encoded: Sequence[list[int]],
     max_new_tokens: int,
     batch_size: int,
-    drafts: list[list[int]] | None = None,
-) -> list[tuple[list[int], bool]]:
+    drafts: list[Draft] | None = None,
+) -> list[Answer]:
     """The likeliest next token, again and again; see `decoding.decode`.
 
     The model's own generation settings do not count, its stop tokens apart: a repetition penalty is not greedy.
@@ -255,24 +260,11 @@ def answer_in_batches(
         encoded: lists of token ids.
         max_new_tokens: where an answer is cut off.
         batch_size: questions answered at once.
-        drafts: for each question tokens that its answer may begin with, stop token and all, or None; see `drafts`.
+        drafts: what each answer may begin with; see `drafts`.
 
     Returns:
-        list of (token ids without stop token, whether it was cut off), in the order given.
+        an `Answer` to each.
     """
-    answers = reply_in_batches(model, tokenizer, encoded, max_new_tokens, batch_size, drafts)
-    return [(answer.ids, answer.goes_on) for answer in answers]
-
-
-def reply_in_batches(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Sequence[list[int]],
-    max_new_tokens: int,
-    batch_size: int,
-    drafts: list[list[int]] | None = None,
-) -> list[Answer]:
-    """The same as a list of `Answer`."""
     from uncouple.models.decoding import decode, stop_tokens
     from uncouple.models.drafts import decode_from_drafts
 

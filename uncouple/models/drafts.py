@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from uncouple.errors import UncoupleError
 from uncouple.models.attention import pack_attention, run_packed
 from uncouple.models.batching import BATCH_TOKENS, make_batches
-from uncouple.models.decoding import Reply, compute_prefix, decode, shared_length
+from uncouple.models.decoding import Reply, beyond_doubt, compute_prefix, decode, shared_length
 from uncouple.models.head import check_head, logits_in_parts
 from uncouple.models.rope import longest_together
 from uncouple.progress import Progress
@@ -18,11 +19,22 @@ from uncouple.progress import Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Logits nearer than this share of the largest are in doubt: another order of sums may swap them. With SmolLM2-135M two
-# orders differ by at most a seventh of it.
-NEAR = 1e-5
 # Checking a token costs about so much of decoding it: where drafts are of less use, no more of them are checked.
 WORTH = 0.5
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a reply may be.
+
+    Attributes:
+        tokens: token ids, a stop token among them.
+        sure: for each token whether the model that is to reply gave it `decoding.beyond_doubt`; None where it was
+            another that gave them.
+    """
+
+    tokens: list[int]
+    sure: list[bool] | None = None
 
 
 def can_check(model: PreTrainedModel) -> bool:
@@ -40,7 +52,7 @@ def can_check(model: PreTrainedModel) -> bool:
 def decode_from_drafts(
     model: PreTrainedModel,
     encoded: Sequence[list[int]],
-    drafts: Sequence[list[int]],
+    drafts: Sequence[Draft],
     replies: Sequence[Reply],
     max_new_tokens: int,
     batch_size: int,
@@ -51,20 +63,23 @@ def decode_from_drafts(
 
     Args:
         model: one that `can_check`.
-        drafts: for each prompt tokens that its reply may begin with, a stop token among them.
+        drafts: for each prompt what its reply may begin with.
         encoded, replies, max_new_tokens, batch_size, unit, label: see `decoding.decode`. What is taken without a doubt
             comes with None for its logits.
 
     Returns:
         how many replies did not need to be decoded.
     """
-    drafts = [draft[:max_new_tokens] for draft in drafts]
+    drafts = [Draft(draft.tokens[:max_new_tokens], draft.sure) for draft in drafts]
     marks = check_drafts(model, encoded, drafts, unit, label)
     if marks is None:
         # All of them, in the batches of old: at a tie to the last bit even the batch decides.
         decode(model, encoded, replies, max_new_tokens, batch_size, unit, label)
         return 0
-    waiting = [_Drafted(*one, max_new_tokens) for one in zip(encoded, drafts, marks, replies, strict=True)]
+    waiting = [
+        _Drafted(prompt, draft.tokens, marked, reply, max_new_tokens)
+        for prompt, draft, marked, reply in zip(encoded, drafts, marks, replies, strict=True)
+    ]
     for one in waiting:
         one.accept()
     whole = sum(not one.goes_on for one in waiting)
@@ -92,11 +107,11 @@ class _Drafted:
     def accept(self) -> None:
         """Take what is marked, from here on."""
         while self.goes_on and len(self.taken) < len(self.marks) and self.marks[len(self.taken)]:
-            self._add(self.draft[len(self.taken)], None)
+            self._add(self.draft[len(self.taken)], None, True)
 
-    def take(self, token: int, logits: torch.Tensor | None) -> bool:
+    def take(self, token: int, logits: torch.Tensor | None, sure: bool) -> bool:
         self.follows = self.follows and self.draft[len(self.taken) : len(self.taken) + 1] == [token]
-        self._add(token, logits)
+        self._add(token, logits, sure)
         if self.follows:
             # A text that has grown by more than this token is begun anew.
             before = len(self.taken)
@@ -104,27 +119,28 @@ class _Drafted:
             return self.goes_on and len(self.taken) == before
         return self.goes_on
 
-    def _add(self, token: int, logits: torch.Tensor | None) -> None:
+    def _add(self, token: int, logits: torch.Tensor | None, sure: bool) -> None:
         self.taken.append(token)
         self.left -= 1
-        self.goes_on = self.reply.take(token, logits) and self.left > 0
+        self.goes_on = self.reply.take(token, logits, sure) and self.left > 0
 
 
 def check_drafts(
     model: PreTrainedModel,
     encoded: Sequence[list[int]],
-    drafts: Sequence[list[int]],
+    drafts: Sequence[Draft],
     unit: str = "questions",
     label: str = "check",
 ) -> list[list[bool]] | None:
     """Which tokens of each draft are beyond doubt the likeliest to the model itself, given those before.
 
-    Texts are packed without padding, behind what all prompts begin with.
+    Texts are packed without padding, behind what all prompts begin with. Where the model itself is known to have given
+    the drafts, a first batch alone is checked, unless that one says otherwise than what is known.
 
     Args:
         model: see `can_check`.
         encoded: prompts, lists of token ids.
-        drafts: lists of token ids.
+        drafts: one for each prompt.
         unit, label: of the progress.
 
     Returns:
@@ -133,21 +149,26 @@ def check_drafts(
     if not encoded:
         return []
     shared = shared_length(encoded)
-    texts = [ids[shared:] + draft[:-1] for ids, draft in zip(encoded, drafts, strict=True)]
+    tokens = [draft.tokens for draft in drafts]
+    texts = [ids[shared:] + draft[:-1] for ids, draft in zip(encoded, tokens, strict=True)]
+    known = [draft.sure[: len(draft.tokens)] for draft in drafts if draft.sure is not None]
     marks: list[list[bool]] = [[] for _ in drafts]
     seen, agreed = 0, 0
     with torch.inference_mode(), Progress(len(encoded), unit, label) as progress:
         prefix = compute_prefix(model, encoded[0][:shared])
         with pack_attention(model):
             for batch in make_batches([len(text) for text in texts], BATCH_TOKENS[model.device.type]):
-                batch = [i for i in batch if drafts[i]]
-                found = _check(model, prefix, shared, [(texts[i], drafts[i]) for i in batch])
+                batch = [i for i in batch if tokens[i]]
+                found = _check(model, prefix, shared, [(texts[i], tokens[i]) for i in batch])
                 for i, marked in zip(batch, found, strict=True):
                     marks[i] = marked.tolist()
                     seen, agreed = seen + len(marked), agreed + int(marked.long().cumprod(0).sum())
                 progress.add(len(batch))
                 if agreed < WORTH * seen:
                     return None
+                if len(known) == len(drafts) and all(marks[i] == known[i] for i in batch):
+                    return known
+                known = []
     return marks
 
 
@@ -167,11 +188,7 @@ def _check(
     for length, (_, draft) in zip(lengths, rows, strict=True):
         end += length
         asked += range(end - len(draft), end)
-    drafted_tokens = [token for _, draft in rows for token in draft]
-    places, tokens = (torch.tensor(values, device=hidden.device) for values in (asked, drafted_tokens))
-    agreed = []
-    for logits, _, drafted in logits_in_parts(model, hidden, places, tokens):
-        own = logits.gather(1, drafted[:, None])[:, 0]
-        other = logits.scatter_(1, drafted[:, None], float("-inf")).amax(1)
-        agreed.append(own - other > NEAR * own.abs().max())
+    drafted = [token for _, draft in rows for token in draft]
+    places, tokens = (torch.tensor(values, device=hidden.device) for values in (asked, drafted))
+    agreed = [beyond_doubt(logits, part) for logits, _, part in logits_in_parts(model, hidden, places, tokens)]
     return torch.cat(agreed).cpu().split([len(draft) for _, draft in rows])

@@ -62,6 +62,7 @@ class Format:
         import pyarrow as pa
 
         types = {"name": pa.dictionary(pa.int32(), pa.string()), "tokens": pa.list_(pa.int32())}
+        types |= {"bools": pa.list_(pa.bool_())}
         columns = self.columns or {}
         fields = []
         for is_each, group in itertools.groupby(columns, lambda name: "{dimension}" in name):
@@ -181,8 +182,9 @@ ANSWERS = Format(
     places=("answers/{model}/{variant}/{dimension}.parquet",),
 )
 
-# The tokens of the origin's answers, stop token and all, which the store keeps for variants that may begin as it does.
-REPLIES = Format("replies", version=1, columns={"tokens": "tokens"}, made_by="evaluation.answers")
+# The tokens of the origin's answers, stop token and all, which the store keeps for variants that may begin as it does,
+# and which of them no other order of sums would replace.
+REPLIES = Format("replies", version=2, columns={"tokens": "tokens", "sure": "bools"}, made_by="evaluation.answers")
 
 # p_unsafe is null where the judge gives none. Of an empty answer, and of one that never left its thoughts, there is no
 # verdict.

@@ -287,7 +287,7 @@ class Reply:
         self.tokenizer, self.pairs, self.stops, self.category = tokenizer, pairs, stops, category
         self.ids, self.p_unsafe, self.verdict = [], None, "none"
 
-    def take(self, token, logits):
+    def take(self, token, logits, sure):
         """Add the likeliest token, and say whether more could change the verdict; logits (vocabulary,) are of all."""
         pair = next((pair for pair in self.pairs if token in pair), None)
         if pair and not self._text().strip():
