@@ -8,7 +8,7 @@ example:
 from argparse import ArgumentParser, Namespace
 
 from uncouple.commands import flags
-from uncouple.evaluation.options import HUB, Ability, Asking
+from uncouple.evaluation.options import HUB, Ability, Precision
 from uncouple.models.places import Placed
 from uncouple.options import add_flags as add_options
 from uncouple.options import from_flags
@@ -30,7 +30,7 @@ def add_flags(parser: ArgumentParser) -> None:
     )
     flags.add_variants(parser)
     add_options(parser, Ability, but=("tasks",))
-    add_options(parser, Asking, only=("dtype",))
+    add_options(parser, Precision)
     add_options(parser, Placed)
     flags.add_output(parser, "the metrics to write (.parquet)", "variant")
 

@@ -7,7 +7,7 @@ example:
 from argparse import ArgumentParser, Namespace
 
 from uncouple.commands import flags
-from uncouple.evaluation.options import Asking, Pairing
+from uncouple.evaluation.options import Pairing, Precision
 from uncouple.models.places import Running
 from uncouple.options import add_flags as add_options
 from uncouple.options import from_flags
@@ -21,7 +21,7 @@ def add_flags(parser: ArgumentParser) -> None:
     flags.add_variants(parser)
     add_options(parser, Scoring, only=("prompt",))
     add_options(parser, Pairing)
-    add_options(parser, Asking, only=("dtype",))
+    add_options(parser, Precision)
     add_options(parser, Running)
     flags.add_output(parser, "the metrics to write (.parquet)", "variant")
 

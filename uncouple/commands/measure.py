@@ -11,7 +11,7 @@ examples:
 from argparse import ArgumentParser, Namespace
 
 from uncouple.commands import flags
-from uncouple.evaluation.options import Evaluation
+from uncouple.evaluation.options import Counting
 from uncouple.options import Share, from_flags, read_as
 from uncouple.options import add_flags as add_options
 from uncouple.selection.options import Selection
@@ -33,14 +33,14 @@ def run(a: Namespace) -> None:
 
 def add_awareness(sub: ArgumentParser) -> None:
     sub.add_argument("verdicts", nargs="+", help="files of verdicts")
-    add_options(sub, Evaluation, only=("min_judged",))
+    add_options(sub, Counting)
     flags.add_output(sub, "the table to write (.parquet)")
 
 
 def run_awareness(a: Namespace) -> None:
     from uncouple.evaluation.awareness import measure_awareness
 
-    measure_awareness(a.verdicts, a.output, min_judged=from_flags(Evaluation, a).min_judged)
+    measure_awareness(a.verdicts, a.output, min_judged=from_flags(Counting, a).min_judged)
 
 
 def add_language(sub: ArgumentParser) -> None:

@@ -7,7 +7,7 @@ example:
 from argparse import ArgumentParser, Namespace
 
 from uncouple.commands import flags
-from uncouple.evaluation.options import Asking, Perplexity
+from uncouple.evaluation.options import Perplexity, Precision
 from uncouple.models.places import Placed
 from uncouple.options import Count, from_flags, read_as
 from uncouple.options import add_flags as add_options
@@ -19,7 +19,7 @@ def add_flags(parser: ArgumentParser) -> None:
     add_options(parser, Perplexity)
     flags.add_variants(parser)
     parser.add_argument("--batch-size", type=read_as(Count), default=1, help="windows at once (default: %(default)s)")
-    add_options(parser, Asking, only=("dtype",))
+    add_options(parser, Precision)
     add_options(parser, Placed)
     flags.add_output(parser, "the metrics to write (.parquet)", "variant")
 

@@ -15,7 +15,17 @@ TASKS = get_args(Task)
 HUB = "hub"
 
 
-class Asking(Section):
+class Precision(Section):
+    """In what a model computes whatever is measured of it."""
+
+    dtype: Dtype = Field(
+        "auto",
+        description="Precision of the model while it answers and is measured. auto is the checkpoint's own on a GPU "
+        "and float32 on a CPU.",
+    )
+
+
+class Asking(Precision):
     """Options of asking a variant."""
 
     prompt: Literal["auto", "chat", "bare"] = Field(
@@ -32,11 +42,6 @@ class Asking(Section):
     engine: Literal["transformers", "vllm"] = Field(
         "transformers",
         description="What generates the answers, transformers or vllm, which must be installed and is faster on a GPU.",
-    )
-    dtype: Dtype = Field(
-        "auto",
-        description="Precision of the model while answering. auto is the checkpoint's own on a GPU and float32 on a "
-        "CPU.",
     )
 
     @property
@@ -97,7 +102,16 @@ class Ability(Section):
         return {task: None if place == HUB else place for task, place in self.tasks.items()}
 
 
-class Evaluation(Asking):
+class Counting(Section):
+    """Options of counting verdicts."""
+
+    min_judged: Share = Field(
+        0.5,
+        description="A judge that gives fewer verdicts than this share of the answers that are not empty is refused.",
+    )
+
+
+class Evaluation(Counting, Asking):
     """The evaluation of an experiment."""
 
     questions: Whole = Field(0, description="How many questions of each dimension are drawn; 0 takes all.")
@@ -111,10 +125,6 @@ class Evaluation(Asking):
         None,
         description="The judges that give verdicts, the first being the one to look at. All of them, where it is left "
         "out.",
-    )
-    min_judged: Share = Field(
-        0.5,
-        description="A judge that gives fewer verdicts than this share of the answers that are not empty is refused.",
     )
     hsic: Hsic = Field(
         Hsic(), description="How far the dimensions' representations depend on each other, layer by layer."
