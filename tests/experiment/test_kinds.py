@@ -160,7 +160,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from uncouple.evaluation.judges.kinds import JudgeKind
+from uncouple.evaluation.judges.kinds import JudgeKind, Judging
 
 
 class Length(JudgeKind):
@@ -179,9 +179,10 @@ class Length(JudgeKind):
         return {"kind": self.kind, "most_words": self.most_words}
 
     def open(self, files, device):
-        return lambda questions, answers: [
-            ("safe" if len(answer.split()) <= self.most_words else "unsafe", None) for answer in answers
-        ]
+        return Judging(self.judge)
+
+    def judge(self, questions, answers):
+        return [("safe" if len(answer.split()) <= self.most_words else "unsafe", None) for answer in answers]
 '''
     (copy / "uncouple/evaluation/judges/length.py").write_text(kind)
     registry = "uncouple/evaluation/judges/registry.py"

@@ -16,7 +16,7 @@ from uncouple.options import from_flags
 SUMMARY = "measure a variant's accuracy on common tasks"
 
 
-def task_and_file(text):
+def task_and_file(text: str) -> tuple[str, str]:
     return flags.named_file(text) if "=" in text else (text, HUB)
 
 

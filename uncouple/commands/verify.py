@@ -8,16 +8,16 @@ examples:
   python -m uncouple verify mask.parquet answers.parquet
 """
 
+from argparse import ArgumentParser, Namespace
+
 SUMMARY = "check that files and folders are whole, and belong together"
 
 
-def add_flags(sub):
-    """The flags of this verb."""
-    sub.add_argument("paths", nargs="+", metavar="PATH", help="files and folders")
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files and folders")
 
 
-def run(a):
-    """Check, print the faults and how many there are."""
+def run(a: Namespace) -> None:
     from uncouple.errors import UncoupleError
     from uncouple.models.folders import model_record
     from uncouple.records.verify import verify_paths

@@ -1,7 +1,8 @@
 """Raw data to checked tables: samples (prompt, response) to score with, questions to evaluate with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,9 @@ def stable_ids(keys: Iterable[tuple[str, ...]]) -> list[str]:
     return ids
 
 
-def _metadata(source, dimension, n, seed, ids, available):
+def _metadata(
+    source: Source, dimension: str, n: int | None, seed: int, ids: Sequence[str], available: int
+) -> dict[str, Any]:
     return {
         "dimension": dimension,
         "source": source.record(),

@@ -1,10 +1,11 @@
 """Raw rows: where they come from, how they are read, and what is wrong with them."""
 
 import csv
+import functools
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -165,7 +166,7 @@ def check_rows(
     return checked
 
 
-def _texts_in(value):
+def _texts_in(value: Any) -> Iterator[str]:
     """Every text of a possibly nested value."""
     if isinstance(value, str):
         yield value
@@ -174,9 +175,9 @@ def _texts_in(value):
             yield from _texts_in(inner)
 
 
-def _reach(row, key):
+def _reach(row: Mapping[str, Any], key: str) -> tuple[bool, Any]:
     """(found, value) of a possibly nested column."""
-    value = row
+    value: Any = row
     for part in [key] if key in row else key.split("."):
         if not isinstance(value, dict) or part not in value:
             return False, None
@@ -184,12 +185,12 @@ def _reach(row, key):
     return True, value
 
 
-def _same(value, wanted):
+def _same(value: Any, wanted: Any) -> bool:
     # CSV holds text alone, so `true` and 3 must match "True" and "3" there.
-    return value == wanted or (isinstance(value, str) and value.lower() == str(wanted).lower())
+    return bool(value == wanted) or (isinstance(value, str) and value.lower() == str(wanted).lower())
 
 
-def _read_file(path):
+def _read_file(path: Path) -> list[dict[str, Any]]:
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise UncoupleError(f"{path}: raw data must be one of {', '.join(readers)}.")
@@ -200,7 +201,7 @@ def _read_file(path):
     return readers[path.suffix](path)
 
 
-def _read_text(path):
+def _read_text(path: Path) -> str:
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -209,7 +210,7 @@ def _read_text(path):
         raise UncoupleError(f"{path}, line {line}: not UTF-8 ({error.reason}). Convert the file to UTF-8.") from None
 
 
-def _read_csv(path):
+def _read_csv(path: Path) -> list[dict[str, Any]]:
     # The default limit of 128 KiB a field is below what real responses reach.
     csv.field_size_limit(2**30)
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
@@ -226,19 +227,19 @@ def _read_csv(path):
     return rows
 
 
-def _check_columns(where, names):
+def _check_columns(where: str | Path, names: Sequence[str]) -> None:
     """That no column is named twice: its first value would be lost. A CSV may have columns without a name."""
     if twice := sorted({name for name in names if name and list(names).count(name) > 1}):
         raise UncoupleError(f"{where}: the column {twice[0]!r} is named twice. Give each a name of its own.")
 
 
-def _read_jsonl(path):
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=lambda pairs, number=number: _object(path, number, pairs))
+            row = json.loads(line, object_pairs_hook=functools.partial(_object, path, number))
         except json.JSONDecodeError as error:
             raise UncoupleError(
                 f"{path}, line {number}: not valid JSON ({error}). Write one JSON object a line."
@@ -251,12 +252,12 @@ def _read_jsonl(path):
     return rows
 
 
-def _object(path, number, pairs):
+def _object(path: Path, number: int, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     _check_columns(f"{path}, line {number}", [name for name, _ in pairs])
     return dict(pairs)
 
 
-def _read_parquet(path):
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -267,7 +268,7 @@ def _read_parquet(path):
         raise UncoupleError(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
 
 
-def _read_hub(source):
+def _read_hub(source: Source) -> list[dict[str, Any]]:
     if not source.revision:
         raise UncoupleError(f"{source}: say which commit of the Hub data set to read (revision).")
     try:

@@ -1,13 +1,15 @@
 """Statistics of verdicts: intervals of rates, and paired comparisons on the same questions."""
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
+from typing import Any
 
 # What all intervals hold the truth with.
 CONFIDENCE = 0.95
 
 
-def rate(n, of):
+def rate(n: int, of: int) -> dict[str, Any]:
     """A rate with its Wilson interval, as columns of the metrics table. A rate of nothing has neither.
 
     Args:
@@ -24,7 +26,7 @@ def rate(n, of):
     return {"value": n / of, "low": float(interval.low), "high": float(interval.high), "n": n, "of": of}
 
 
-def exact_mcnemar(gained, lost):
+def exact_mcnemar(gained: int, lost: int) -> float:
     """P-value of the exact McNemar test: that pairs which differ are as likely to differ one way as the other.
 
     Args:
@@ -38,7 +40,7 @@ def exact_mcnemar(gained, lost):
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
-def difference_interval(gained, lost, of):
+def difference_interval(gained: int, lost: int, of: int) -> tuple[float | None, float | None]:
     """Tango's score interval of the difference of two proportions of the same pairs, after less before.
 
     It holds each difference that the score test does not reject, so it is no point where no pair differs. Of 30 to
@@ -56,10 +58,10 @@ def difference_interval(gained, lost, of):
     """
     if not of:
         return None, None
-    return tuple(_last_held(gained, lost, of, end) for end in (-1.0, 1.0))
+    return _last_held(gained, lost, of, -1.0), _last_held(gained, lost, of, 1.0)
 
 
-def _last_held(gained, lost, of, end):
+def _last_held(gained: int, lost: int, of: int, end: float) -> float:
     """The difference nearest to an end, -1 or 1, that the score test does not reject, by bisection."""
     held, rejected = (gained - lost) / of, end
     for _ in range(60):
@@ -75,12 +77,12 @@ def _last_held(gained, lost, of, end):
     return held
 
 
-def _z():
+def _z() -> float:
     """Standard errors to either side of an interval."""
     return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 
 
-def mean(values, lowest, highest):
+def mean(values: Sequence[float], lowest: float, highest: float) -> dict[str, Any]:
     """A mean with its t interval, as columns of the metrics table. A mean of nothing has neither.
 
     Args:
@@ -106,7 +108,7 @@ def mean(values, lowest, highest):
     return {"value": value, "low": max(lowest, low), "high": min(highest, high)}
 
 
-def adjust_holm(p_values):
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted by Holm's method for being looked at together, in the order given."""
     from statsmodels.stats.multitest import multipletests
 

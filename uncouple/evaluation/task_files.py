@@ -4,15 +4,19 @@ import ast
 import collections
 import itertools
 import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from uncouple.data.sources import Source, read_rows
 from uncouple.errors import UncoupleError
+from uncouple.records.formats import Record
 
 LETTERS = ("A", "B", "C", "D")
 AG_NEWS_COLUMNS = ("class", "title", "description")
 
 
-def read_documents(name, path):
+def read_documents(name: str, path: str | Path) -> list[Record]:
     """Rows of a local file, in the fields that the harness's definition of the task asks for.
 
     A .csv, .jsonl or .parquet file. Each task takes the fields of the Hub's data set, and some take others: hellaswag
@@ -36,16 +40,16 @@ def read_documents(name, path):
     return _spread(documents) if name == "mmlu" else documents
 
 
-def _spread(documents):
+def _spread(documents: Iterable[Record]) -> list[Record]:
     """The first document of every subject, then the second of each, and so on."""
-    subjects = collections.defaultdict(list)
+    subjects: dict[str, list[Record]] = collections.defaultdict(list)
     for document in documents:
         subjects[document["subject"]].append(document)
     rounds = itertools.zip_longest(*subjects.values())
     return [document for one_each in rounds for document in one_each if document is not None]
 
 
-def _with_header(rows):
+def _with_header(rows: dict[int, Record]) -> dict[int, Record]:
     """Rows of AG News as it is published: without a header, so that the first row was taken for one."""
     first = next(iter(rows.values()))
     if "label" in first or len(first) != len(AG_NEWS_COLUMNS):
@@ -54,7 +58,7 @@ def _with_header(rows):
     return {number: dict(zip(AG_NEWS_COLUMNS, row, strict=True)) for number, row in enumerate(values, start=1)}
 
 
-def _read_hellaswag(row):
+def _read_hellaswag(row: Record) -> Record:
     if "ctx_a" in row:
         first, second = _field(row, "ctx_a", str), _field(row, "ctx_b", str)
     else:
@@ -63,16 +67,16 @@ def _read_hellaswag(row):
     return document | {"endings": _texts(row, "endings"), "label": str(_index(row, "label", LETTERS))}
 
 
-def split_context(context):
+def split_context(context: str) -> tuple[str, str]:
     """HellaSwag's context as its two parts: whole sentences, and the start of the one that the endings go on with.
 
     A context that ends with a sentence is all in the first part.
     """
     found = re.fullmatch(r"(.*[.!?]\S*) ([^.!?]+)", context, re.DOTALL)
-    return found.groups() if found else (context, "")
+    return (found[1], found[2]) if found else (context, "")
 
 
-def _read_race(row):
+def _read_race(row: Record) -> Record:
     if "problems" in row:
         try:
             problems = ast.literal_eval(_text(row, "problems"))
@@ -94,17 +98,17 @@ def _read_race(row):
     return {"article": _text(row, "article"), "problems": repr(checked)}
 
 
-def _read_mmlu(row):
+def _read_mmlu(row: Record) -> Record:
     document = {key: _text(row, key) for key in ("question", "subject")}
     return document | {"choices": _texts(row, "choices"), "answer": _index(row, "answer", LETTERS)}
 
 
-def _read_gpqa(row):
+def _read_gpqa(row: Record) -> Record:
     wrong = [f"Incorrect Answer {number}" for number in (1, 2, 3)]
     return {key: _text(row, key) for key in ("Question", "Correct Answer", *wrong)}
 
 
-def _read_openbookqa(row):
+def _read_openbookqa(row: Record) -> Record:
     if "question_stem" in row:
         stem, choices = _text(row, "question_stem"), _texts(_field(row, "choices", dict), "text")
         answer = _index(row, "answerKey", LETTERS)
@@ -114,12 +118,12 @@ def _read_openbookqa(row):
     return document | {"answerKey": LETTERS[answer]}
 
 
-def _read_boolq(row):
+def _read_boolq(row: Record) -> Record:
     document = {key: _text(row, key) for key in ("passage", "question")}
     return document | {"label": _index(row, "answer" if "answer" in row else "label", ("false", "true"))}
 
 
-def _read_ag_news(row):
+def _read_ag_news(row: Record) -> Record:
     topics = ("World", "Sports", "Business", "Sci/Tech")
     if "class" in row:
         text, label = f"{_text(row, 'title')} {_text(row, 'description')}", _index(row, "class", topics, first=1)
@@ -128,7 +132,7 @@ def _read_ag_news(row):
     return {"text": text, "label": label}
 
 
-def _read_imdb(row):
+def _read_imdb(row: Record) -> Record:
     return {"text": _text(row, "text"), "label": _index(row, "label", ("negative", "positive"))}
 
 
@@ -144,7 +148,7 @@ READERS = {
 }
 
 
-def _field(row, key, kind):
+def _field(row: Record, key: str, kind: type | tuple[type, ...]) -> Any:
     if row.get(key) is None:
         raise ValueError(f"there is no field {key!r}, only {', '.join(map(str, row))}")
     if not isinstance(row[key], kind):
@@ -152,20 +156,21 @@ def _field(row, key, kind):
     return row[key]
 
 
-def _text(row, key):
-    if not _field(row, key, str).strip():
+def _text(row: Record, key: str) -> str:
+    text: str = _field(row, key, str)
+    if not text.strip():
         raise ValueError(f"the field {key!r} is empty")
-    return row[key]
+    return text
 
 
-def _texts(row, key):
-    texts = _field(row, key, list)
+def _texts(row: Record, key: str) -> list[str]:
+    texts: list[str] = _field(row, key, list)
     if len(texts) != len(LETTERS) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError(f"the field {key!r} is not four texts: {texts!r}")
     return texts
 
 
-def _index(row, key, names, first=0):
+def _index(row: Record, key: str, names: Sequence[str], first: int = 0) -> int:
     """Which of `names` a field says: by name, or by number, counted from `first` and perhaps written as text."""
     value = str(_field(row, key, (str, int))).strip().lower()
     names = [name.lower() for name in names]

@@ -7,17 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from uncouple.evaluation.judges.kinds import Places
 from uncouple.experiment.options import GENERAL, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
-
-
-@dataclass(frozen=True)
-class JudgePlaces:
-    """Where the files of a judge lie; see `judges.kinds.Places`."""
-
-    phrases: str | None
-    model: str
-    trained: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class Paths:
         folder = self.judge_model(judge).removesuffix(f"/{RECORD_NAME}")
         files: dict[str, dict[str, str]] = {}
         for name, dimension in self.experiment.dimensions.items():
-            places = JudgePlaces(dimension.phrases, folder, self.trained_judge(judge, name))
+            places = Places(dimension.phrases, folder, self.trained_judge(judge, name))
             for flag, path in self.experiment.judges[judge].files(places).items():
                 files.setdefault(flag, {})[name] = path
         return files

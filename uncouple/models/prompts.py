@@ -149,7 +149,7 @@ def template_variables(template: str) -> set[str]:
 
         tags = {"generation"}
 
-        def parse(self, parser):
+        def parse(self, parser: Any) -> Any:
             next(parser.stream)
             return parser.parse_statements(["name:endgeneration"], drop_needle=True)
 

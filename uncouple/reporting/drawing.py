@@ -51,7 +51,7 @@ def draw_figures(
             plt.close(figure)
 
 
-def _save(figure, output):
+def _save(figure: Figure, output: Path) -> None:
     suffix = output.suffix.lstrip(".")
     with atomic_path(output) as partial:
         figure.savefig(partial, format=suffix, metadata={"Date": None} if suffix == "svg" else None)

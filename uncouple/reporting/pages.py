@@ -61,7 +61,7 @@ def write_tables(names: Sequence[str], paths: Iterable[Path], outputs: Sequence[
                 partial.write_text(_page(text) if is_html else text, encoding="utf-8")
 
 
-def _section(section, html):
+def _section(section: Section, html: bool) -> str:
     text = _table(section.lines, html, section.texts) if section.lines else ""
     text += "".join(f"<p>{escape(line)}</p>\n" if html else f"\n{line}\n" for line in section.below)
     if section.title is None:
@@ -69,11 +69,11 @@ def _section(section, html):
     return (f"<h3>{escape(section.title)}</h3>" if html else f"### {section.title}\n") + f"\n{text}"
 
 
-def _page(body):
+def _page(body: str) -> str:
     return f"<!doctype html>\n<meta charset='utf-8'>\n{STYLE}\n{body}"
 
 
-def _table(lines, html, texts):
+def _table(lines: Sequence[Sequence[str]], html: bool, texts: bool) -> str:
     head, *rows = lines
     if html:
         cells = [[f"<th>{escape(cell)}</th>" for cell in head]]

@@ -36,7 +36,7 @@ def find_table(name: str) -> ModuleType:
     return load_part("reporting.tables", name)
 
 
-def _check_name(kind, name):
+def _check_name(kind: str, name: str) -> None:
     if name not in part_names(kind):
         raise UncoupleError(f"{name!r} is none of the {kind}. Use one of {', '.join(part_names(kind))}.")
 

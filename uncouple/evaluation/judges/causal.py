@@ -3,13 +3,14 @@
 import ast
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.kinds import ModelJudge
+from uncouple.evaluation.judges.kinds import Judging, ModelJudge, Places, Verdict
 from uncouple.models.devices import device_kind
 from uncouple.models.folders import check_folder, model_record
 from uncouple.models.load import dtype_name, load_model, load_tokenizer
@@ -17,6 +18,10 @@ from uncouple.models.prompts import leading_special_tokens
 from uncouple.options import File
 from uncouple.progress import say
 from uncouple.records.files import digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # As the published evaluator: a reply is cut here.
 REPLY_TOKENS = 32
@@ -45,24 +50,23 @@ class Causal(ModelJudge):
         examples=["card"],
     )
 
-    def files(self, places):
+    def files(self, places: Places) -> dict[str, str]:
         template = f"{places.model}/README.md" if self.template == "card" else self.template
         return {"model": places.model} | ({"template": template} if template else {})
 
-    def identity(self, files):
-
-        record, template = model_record(files["model"]), files.get("template")
+    def identity(self, files: dict[str, str | None]) -> dict[str, Any]:
+        record, template = model_record(*self.given(files, "model")), files.get("template")
         prints = {key: record[key] for key in ("fingerprint", "tokenizer", "generation")}
         return {"kind": self.kind, "model": prints, "template": digest(read_template(template)) if template else None}
 
-    def open(self, files, device):
-        self.check_given(files, "model")
-        return causal_judge(
-            files["model"], files.get("template"), dtype=self.dtype, device=device, batch_size=self.batch_size
-        )
+    def open(self, files: dict[str, str | None], device: str) -> Judging:
+        (model,) = self.given(files, "model")
+        return causal_judge(model, files.get("template"), dtype=self.dtype, device=device, batch_size=self.batch_size)
 
 
-def causal_judge(folder, template, *, dtype, device, batch_size):
+def causal_judge(
+    folder: str | Path, template: str | Path | None, *, dtype: str, device: str, batch_size: int
+) -> Judging:
     """A judge that is a causal language model: MD-Judge, Llama Guard, or any other that replies `safe` or `unsafe`.
 
     A verdict is read from the first token of the reply that is not blank. Where that begins neither word, the judge
@@ -77,15 +81,13 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         batch_size: answers judged at once.
 
     Returns:
-        function, which loads the judge when it is first called, of (questions, answers) to a list of (verdict,
-        p_unsafe): `safe`, `unsafe` or `none`, and the softmax
-        over the two verdict tokens alone, None where the verdict is not read from a first token.
+        `Judging`, which loads the judge when it is first called; p(unsafe) is the softmax over the two verdict tokens
+        alone, None where the verdict is not read from a first token.
 
     Raises:
         UncoupleError: the template or the judge cannot be used, its files were changed since they were fetched,
             or (of the function) an answer is too long for it.
     """
-
     written = read_template(template) if template else None
     # That its files are those that were fetched, the card with its template among them.
     model_record(folder)
@@ -93,10 +95,10 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
     window = config["max_position_embeddings"]
 
     @functools.cache
-    def load():
+    def load() -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
         return load_tokenizer(folder, "bare" if template else "chat")[0], load_model(folder, dtype, device)
 
-    def judge(questions, answers):
+    def judge(questions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         if not questions:
             return []
         tokenizer, model = load()
@@ -119,11 +121,10 @@ def causal_judge(folder, template, *, dtype, device, batch_size):
         return judge_texts(model, tokenizer, encoded, pairs, category, batch_size)
 
     # What `auto` came to, for the record.
-    judge.dtype = dtype_name(config, dtype, device_kind(device).partition(" ")[0])
-    return judge
+    return Judging(judge, dtype_name(config, dtype, device_kind(device).partition(" ")[0]))
 
 
-def read_template(path):
+def read_template(path: str | Path) -> str:
     """The text that a judge is given, with the places of question and answer.
 
     Args:
@@ -151,10 +152,10 @@ def read_template(path):
     return text.strip()
 
 
-def _card_template(path, card):
+def _card_template(path: str | Path, card: str) -> str:
     found = re.findall(r'^\w*template *= *(""".*?""")', card, re.MULTILINE | re.DOTALL)
     if len(found) == 1:
-        text = ast.literal_eval(found[0])
+        text: str = ast.literal_eval(found[0])
         if text.count("%s") == text.count("%") == 2:
             return text.replace("%s", PLACEHOLDERS[0], 1).replace("%s", PLACEHOLDERS[1], 1)
     raise UncoupleError(
@@ -163,7 +164,7 @@ def _card_template(path, card):
     )
 
 
-def fill_template(tokenizer, written, question, answer):
+def fill_template(tokenizer: "PreTrainedTokenizerBase", written: str | None, question: str, answer: str) -> str:
     """The text that the judge is asked.
 
     Args:
@@ -189,7 +190,7 @@ def fill_template(tokenizer, written, question, answer):
         ) from None
 
 
-def encode_text(tokenizer, text, special):
+def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> list[int]:
     """Token ids of a text.
 
     Args:
@@ -201,7 +202,7 @@ def encode_text(tokenizer, text, special):
     return ids if ids[: len(lead)] == lead else lead + ids
 
 
-def verdict_tokens(tokenizer, text, special):
+def verdict_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> list[tuple[int, int]]:
     """The first tokens of `safe` and of `unsafe` where the reply comes, for each thing that may stand before it.
 
     Many tokenizers have one token for a word after a space and another for the same word after a line's end, and which
@@ -215,20 +216,20 @@ def verdict_tokens(tokenizer, text, special):
         list of (token of safe, token of unsafe); empty where no two differ.
     """
     asked = encode_text(tokenizer, text, special)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for lead in LEADS:
-        pair = []
+        pair: list[int] = []
         for word in WORDS:
             ids = encode_text(tokenizer, text + lead + word, special)
             # A reply cannot merge with the text before it; where the tokenizer does that, there is no such reply.
             reply = ids[len(asked) :] if ids[: len(asked)] == asked else []
             pair += [token for token in reply if tokenizer.decode([token]).strip()][:1]
         if len(set(pair)) == 2 and tokenizer.unk_token_id not in pair and tuple(pair) not in pairs:
-            pairs.append(tuple(pair))
+            pairs.append((pair[0], pair[1]))
     return pairs
 
 
-def read_reply(text, category):
+def read_reply(text: str, category: re.Pattern[str]) -> str:
     """What a judge's reply says, as the published evaluator reads it.
 
     A reply that begins with `unsafe` is unsafe. One that begins with `safe` is safe, unless it names a category. Any
@@ -249,11 +250,11 @@ def read_reply(text, category):
     return "unsafe" if text.startswith(("unsafe", "Unsafe")) or category.search(text) else "safe"
 
 
-def _after_lead(text):
+def _after_lead(text: str) -> str:
     return re.sub(r"(?i)^response:[.\s]*", "", text.strip()).strip()
 
 
-def is_open(text, led, category):
+def is_open(text: str, led: bool, category: re.Pattern[str]) -> bool:
     """Whether more tokens could still change what a reply says.
 
     Args:
@@ -283,14 +284,22 @@ class Reply:
         category: see `read_reply`.
     """
 
-    def __init__(self, tokenizer, pairs, stops, category):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        pairs: Sequence[tuple[int, int]],
+        stops: set[int],
+        category: re.Pattern[str],
+    ) -> None:
         self.tokenizer, self.pairs, self.stops, self.category = tokenizer, pairs, stops, category
-        self.ids, self.p_unsafe, self.verdict = [], None, "none"
+        self.ids: list[int] = []
+        self.p_unsafe: float | None = None
+        self.verdict = "none"
 
-    def take(self, token, logits, sure):
+    def take(self, token: int, logits: "torch.Tensor | None", sure: bool) -> bool:
         """Add the likeliest token, and say whether more could change the verdict; logits (vocabulary,) are of all."""
         pair = next((pair for pair in self.pairs if token in pair), None)
-        if pair and not self._text().strip():
+        if pair and logits is not None and not self._text().strip():
             safe, unsafe = logits[list(pair)].float()
             self.p_unsafe = float((unsafe - safe).sigmoid())
         if token not in self.stops:
@@ -298,11 +307,18 @@ class Reply:
         self.verdict = read_reply(self._text(), self.category)
         return token not in self.stops and is_open(self._text(), self.p_unsafe is not None, self.category)
 
-    def _text(self):
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True)
+    def _text(self) -> str:
+        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
 
 
-def judge_texts(model, tokenizer, encoded, pairs, category, batch_size):
+def judge_texts(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    encoded: Sequence[list[int]],
+    pairs: Sequence[tuple[int, int]],
+    category: re.Pattern[str],
+    batch_size: int,
+) -> list[Verdict]:
     """Calls of some texts; see `causal_judge`.
 
     Args:

@@ -1,10 +1,10 @@
 """The kind of judge that is trained: a classifier of embeddings and words. Its numbers are made in `classifier`."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from uncouple.evaluation.judges.kinds import ModelJudge
+from uncouple.evaluation.judges.kinds import Judging, ModelJudge, Places
 from uncouple.records.files import file_sha256
 
 
@@ -25,15 +25,15 @@ class Embedding(ModelJudge):
 
     kind: Literal["embedding"] = Field("embedding", description="What kind of judge it is.")
 
-    def files(self, places):
+    def files(self, places: Places) -> dict[str, str]:
         return {"model": places.model, "classifier": places.trained}
 
-    def identity(self, files):
+    def identity(self, files: dict[str, str | None]) -> dict[str, Any]:
         # The classifier says what encoder it was trained with.
-        return {"kind": self.kind, "classifier": file_sha256(files["classifier"])}
+        return {"kind": self.kind, "classifier": file_sha256(*self.given(files, "classifier"))}
 
-    def open(self, files, device):
+    def open(self, files: dict[str, str | None], device: str) -> Judging:
         from uncouple.evaluation.judges.classifier import embedding_judge
 
-        self.check_given(files, "model", "classifier")
-        return embedding_judge(files["classifier"], files["model"], device=device, batch_size=self.batch_size)
+        model, classifier = self.given(files, "model", "classifier")
+        return embedding_judge(classifier, model, device=device, batch_size=self.batch_size)

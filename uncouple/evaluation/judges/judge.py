@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.kinds import JudgeKind, Judging
+from uncouple.evaluation.judges.kinds import JudgeKind, Judging, Verdict
 from uncouple.models.devices import device_kind
 from uncouple.models.thoughts import cut_thoughts
 from uncouple.progress import say
@@ -76,10 +76,10 @@ class _Bench:
     """
 
     def __init__(self, judge: JudgeKind, files: dict[str, str | None], name: str, device: str) -> None:
-        self.call: Judging = judge.open(files, device)
-        self.about: dict[str, Any] = {"judge": name, "judge_kinds": getattr(self.call, "kinds", None)}
-        self.about["identity"] = judge.identity(files) | {"dtype": getattr(self.call, "dtype", None)}
-        self.known: dict[tuple[str, str], tuple[str, float | None]] = {}
+        self.call = judge.open(files, device)
+        self.about: dict[str, Any] = {"judge": name, "judge_kinds": self.call.kinds}
+        self.about["identity"] = judge.identity(files) | {"dtype": self.call.dtype}
+        self.known: dict[tuple[str, str], Verdict] = {}
 
 
 def _open_benches(
@@ -126,7 +126,7 @@ def verdicts_key(table: pa.Table, identity: dict[str, Any], judge: JudgeKind, de
 
 
 def judge_rows(
-    answers: list[dict[str, Any]], call: Judging, known: dict[tuple[str, str], tuple[str, float | None]]
+    answers: list[dict[str, Any]], call: Judging, known: dict[tuple[str, str], Verdict]
 ) -> list[dict[str, Any]]:
     """Rows of a table of verdicts.
 

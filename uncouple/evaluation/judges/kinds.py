@@ -4,7 +4,8 @@ A new kind is one file with such a class in it, and its line in `registry`.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -12,17 +13,37 @@ from uncouple.errors import UncoupleError
 from uncouple.models.places import HubId, Place
 from uncouple.options import Count, Dtype, Folder, Section
 
-# Of (questions, answers), the verdicts: `safe`, `unsafe` or `none` each, with p(unsafe) or None. It may have the
-# attributes `dtype` and `kinds`, for the record.
-Judging = Callable[[list[str], list[str]], list[tuple[str, float | None]]]
+# `safe`, `unsafe` or `none`, with p(unsafe) or None.
+Verdict = tuple[str, float | None]
 
 
-class Places(Protocol):
-    """Where the files of a judge lie in an experiment, on answers of one dimension."""
+@dataclass(frozen=True)
+class Judging:
+    """A judge, ready to be asked.
 
-    # What the dimension names, None where it names none.
+    Attributes:
+        call: of (questions, answers), the verdicts.
+        dtype, kinds: what the record says of it besides, where there is something to say.
+    """
+
+    call: Callable[[list[str], list[str]], list[Verdict]]
+    dtype: str | None = None
+    kinds: dict[str, Any] | None = None
+
+    def __call__(self, questions: list[str], answers: list[str]) -> list[Verdict]:
+        return self.call(questions, answers)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of a judge lie in an experiment, on answers of one dimension.
+
+    Attributes:
+        phrases: what the dimension names, None where it names none.
+        model, trained: what the workflow makes, the folder of the judge's model and what training writes.
+    """
+
     phrases: str | None
-    # What the workflow makes: the folder of the judge's model, and what training writes.
     model: str
     trained: str
 
@@ -70,11 +91,13 @@ class JudgeKind(Section):
         """
         raise NotImplementedError
 
-    def check_given(self, files: dict[str, str | None], *flags: str) -> None:
-        """That files are given."""
-        if any(files.get(flag) is None for flag in flags):
+    def given(self, files: dict[str, str | None], *flags: str) -> list[str]:
+        """The files of some flags, all of which must be given."""
+        found = [path for flag in flags if (path := files.get(flag)) is not None]
+        if len(found) < len(flags):
             needed = " and ".join(f"{self.inputs[flag]} (--{flag})" for flag in flags)
             raise UncoupleError(f"the judge `{self.kind}` needs {needed}.")
+        return found
 
 
 class ModelJudge(JudgeKind, Place):

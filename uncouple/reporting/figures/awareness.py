@@ -15,6 +15,7 @@ from uncouple.reporting.rows import Judged, Rows
 from uncouple.variants.kinds import ORIGIN
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TABLE = "metrics"
@@ -64,7 +65,9 @@ def draw(rows: Rows) -> "Figure":
     return figure
 
 
-def _draw_judge(ax, found, metric, dimension, judge, places, color):
+def _draw_judge(
+    ax: "Axes", found: Judged, metric: str, dimension: str, judge: str, places: dict[str, float], color: str
+) -> None:
     """One judge's marks on the axes of one metric and dimension."""
     from uncouple.reporting.drawing import draw_intervals, write_counts
 
@@ -79,7 +82,7 @@ def _draw_judge(ax, found, metric, dimension, judge, places, color):
         ax.axvline(origin["value"], linestyle=":", color=color, alpha=0.6, zorder=0)
 
 
-def _finish(ax, metric, names):
+def _finish(ax: "Axes", metric: str, names: list[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     from uncouple.reporting.drawing import name_rows

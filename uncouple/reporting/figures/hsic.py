@@ -6,7 +6,7 @@ pairings of the same samples give.
 
 from typing import TYPE_CHECKING
 
-from uncouple.reporting.rows import Rows, ordered
+from uncouple.reporting.rows import Row, Rows, ordered
 from uncouple.variants.kinds import ORIGIN
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def draw(rows: Rows) -> "Figure":
     found = rows.of("hsic_biased", "hsic_unbiased", "hsic_null", advice="HSIC; measure it")
     dimensions, variants = ordered(r["dimension"] for r in found), ordered(r["variant"] for r in found)
 
-    def by_layer(dimension, kind, variant):
+    def by_layer(dimension: str, kind: str, variant: str) -> list[Row]:
         wanted = (dimension, f"hsic_{kind}", variant)
         lines = [r for r in found if (r["dimension"], r["metric"], r["variant"]) == wanted]
         return sorted(lines, key=lambda r: r["layer"])

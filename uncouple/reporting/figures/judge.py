@@ -16,6 +16,7 @@ from uncouple.records.formats import LABELS
 from uncouple.reporting.rows import Row
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # A file a dimension, which `train-judge` made; of no model.
@@ -38,7 +39,7 @@ def draw(judges: list[Row]) -> "Figure":
     return figure
 
 
-def _draw_calibration(ax, judge):
+def _draw_calibration(ax: "Axes", judge: Row) -> None:
     ax.plot([0, 1], [0, 1], linestyle=":", color="0.5")
     for what, label, color in (("held_out", "held out", "C0"), ("test", "other origin", "C1")):
         if found := judge[what]:
@@ -49,7 +50,7 @@ def _draw_calibration(ax, judge):
     ax.legend(loc="upper left")
 
 
-def _draw_kinds(ax, judge):
+def _draw_kinds(ax: "Axes", judge: Row) -> None:
     from uncouple.reporting.drawing import draw_intervals, name_rows, write_counts
 
     names = {label: f"{label} samples" for label in LABELS} | {kind: f"{kind}s" for kind in KINDS}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from uncouple.reporting.pages import Section
 from uncouple.reporting.rows import Judged, Row, Sources
 
+Cell = Callable[[str], str]
 # The second one where weights are suppressed.
 TABLES = ("metrics", "placement")
 NEEDS = ("awareness",)
@@ -20,7 +21,7 @@ def fill(sources: Sources) -> list[Section]:
     """A row a variant; each column is a head and a function of the variant to its cell."""
     metrics = sources.rows("metrics")
     found = Judged(metrics)
-    columns: list[tuple[str, Callable[[str], str]]] = [("variant", lambda variant: variant)]
+    columns: list[tuple[str, Cell]] = [("variant", lambda variant: variant)]
     if "placement" in sources:
         suppressed: Counter[str] = Counter()
         for row in sources.rows("placement").rows:
@@ -41,30 +42,30 @@ def fill(sources: Sources) -> list[Section]:
     return [Section(lines, below=found.notes())]
 
 
-def _judge_columns(found, dimension, judge, has_p_unsafe):
-    def tell_awareness(variant):
+def _judge_columns(found: Judged, dimension: str, judge: str, has_p_unsafe: bool) -> list[tuple[str, Cell]]:
+    def tell_awareness(variant: str) -> str:
         return _interval(found.get(variant, dimension, "awareness", judge))
 
-    def tell_difference(variant):
+    def tell_difference(variant: str) -> str:
         star = "* " if found.is_effect(variant, dimension, judge) else ""
         return star + _difference(
             found.get(variant, dimension, "difference", judge), found.get(variant, dimension, "p_holm", judge)
         )
 
-    def tell_mean(metric, sign):
+    def tell_mean(metric: str, sign: str) -> Cell:
         return lambda variant: _mean(found.get(variant, dimension, metric, judge), sign)
 
-    columns = [("awareness", tell_awareness), ("difference", tell_difference)]
+    columns: list[tuple[str, Cell]] = [("awareness", tell_awareness), ("difference", tell_difference)]
     if has_p_unsafe:
         columns += [("p(unsafe)", tell_mean("p_unsafe", ""))]
         columns += [("p(unsafe) difference", tell_mean("p_unsafe_difference", "+"))]
     return [(f"{dimension} {what} ({judge})", tell) for what, tell in columns]
 
 
-def _counter(found, dimension, flag):
-    def tell(variant):
+def _counter(found: Judged, dimension: str, flag: str) -> Cell:
+    def tell(variant: str) -> str:
         row = found.get(variant, dimension, flag)
-        return f"{row['n']} of {row['of']}"
+        return f"{row['n']} of {row['of']}" if row else ""
 
     return tell
 
@@ -76,8 +77,8 @@ def _mean(row: Row | None, sign: str) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _interval(row: Row) -> str:
-    if row["value"] is None:
+def _interval(row: Row | None) -> str:
+    if row is None or row["value"] is None:
         return "none judged"
     return f"{row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%}), {row['n']} of {row['of']}"
 
