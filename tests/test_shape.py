@@ -1,6 +1,8 @@
 """The package keeps its shape: short files and functions, few modules at its top, arrows between rooms one way."""
 
 import ast
+import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,48 @@ def test_no_file_is_over_400_lines_and_no_function_over_60(path):
 
 def test_at_most_ten_modules_lie_directly_in_the_package():
     assert len([path for path in FILES if path.parent == ROOT / "uncouple"]) <= 10
+
+
+# With a dot in them, in backquotes, but no names of the package: examples, and names of files and of matrices.
+OTHERWISE = r"NAME\.jsonl|a\.b\.c|attention_backward\.cu|files\.write|mlp\.up_proj|model\.layers\..*"
+
+
+def names_bound(body, before):
+    """Dotted names of what statements bind, and classes in turn."""
+    for node in body:
+        if isinstance(node, ast.If):
+            yield from names_bound(node.body, before)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield (*before, node.name)
+            if isinstance(node, ast.ClassDef):
+                yield from names_bound(node.body, (*before, node.name))
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield from ((*before, name.id) for name in ast.walk(target) if isinstance(name, ast.Name))
+
+
+def package_names():
+    """Each dotted name of the package, from any of its parts on; a room may stand for the module in it."""
+    for path in FILES:
+        module = tuple(part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__")
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for name in (module, *names_bound(body, module), *names_bound(body, module[:-1])):
+            yield from (".".join(name[start:]) for start in range(len(name)))
+
+
+def lost_names(text, known):
+    """The dotted names in backquotes that lead nowhere, in the package or outside."""
+    found = set(re.findall(r"`(\w+(?:\.\w+)+)`", text)) - known
+    found = {name for name in found if not re.fullmatch(OTHERWISE, name)}
+    return {name for name in found if (first := name.split(".")[0]) in known or not importlib.util.find_spec(first)}
+
+
+def test_a_name_in_backquotes_leads_to_what_it_names():
+    known = set(package_names())
+    told = "`gone.thing` `load.gone` `Store.gone` `load.load_model` `Store.get` `ast.dump` `a.b.c`"
+    assert lost_names(told, known) == {"gone.thing", "load.gone", "Store.gone"}
+    found = {str(path.relative_to(ROOT)): lost_names(path.read_text(encoding="utf-8"), known) for path in FILES}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def batches_by_length(
     Args:
         encoded: lists of token ids.
         batch_size: how many share a batch.
-        together: longer ones than this are alone; see `packing.longest_together`.
+        together: longer ones than this are alone; see `rope.longest_together`.
     """
     order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
     short = sum(not together or len(ids) <= together for ids in encoded)

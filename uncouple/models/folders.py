@@ -73,11 +73,12 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
 def model_record(folder: str | Path) -> dict[str, Any]:
     """Who a model folder is, and that its files are those that its record lists.
 
-    A folder that `fetch` or `apply` made has a record, see `records.check_files`; any other is hashed each time.
+    A folder that `fetch` or `apply` made has a record, see `fingerprints.check_files`; any other is hashed each time.
 
     Returns:
         dict of `kind`, `version`, `name`, `source`, `layers`, `files` (dict of each file that `model_files` takes to
-        (size, SHA-256)), and the fingerprints `fingerprint`, `tokenizer` and `generation`, see `records.fingerprints`.
+        (size, SHA-256)), and the fingerprints `fingerprint`, `tokenizer` and `generation`, see
+        `fingerprints.fingerprints`.
 
     Raises:
         UncoupleError: not a whole model, or a file was changed, removed or added since the record was made.

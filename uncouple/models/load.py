@@ -32,7 +32,7 @@ def load_tokenizer(
 
     Args:
         folder: model folder.
-        prompt: one of `terms.PROMPTS`; `auto` is `chat` where the model has a template, else `bare`.
+        prompt: one of `prompts.PROMPTS`; `auto` is `chat` where the model has a template, else `bare`.
         options: of the chat template, dict of name to value; see `prompts.bind_options`. Of `chat` alone.
 
     Returns:

@@ -50,7 +50,7 @@ def pack_samples(
     Args:
         ids: the samples' ids.
         batch_tokens: the most tokens of a batch of several samples.
-        together: the most tokens of a sample that may share a batch; see `packing.longest_together`.
+        together: the most tokens of a sample that may share a batch; see `rope.longest_together`.
     """
     # A sample that must be alone is made as long as a batch for the count.
     lengths = [max(n, batch_tokens) if together and n > together else n for n in (len(e.ids) for e in encoded)]

@@ -28,10 +28,6 @@ from uncouple.scoring.packing import Batch, pack_samples
 from uncouple.scoring.shards import Top, about_model, about_samples, write_shard
 from uncouple.scoring.tops import count_levels, find_quantiles, top_entries
 
-QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
-OTHER_DTYPE = "Score in float32 or bfloat16 (--dtype)."
-_LEVEL_BITS = 12
-
 
 def score_layers(
     model_folder: str | Path,

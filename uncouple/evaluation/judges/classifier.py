@@ -125,31 +125,19 @@ def unit(vectors: Floats) -> Floats:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def embed(texts: Sequence[str], folder: str | Path, *, device: str = "cpu", batch_size: int = 64) -> Floats:
-    """Sentence embeddings: the mean of the last layer's token vectors, at length 1.
-
-    Args:
-        texts: list of text. Of a longer one than the encoder reads, the beginning is embedded.
-        folder: an encoder folder.
-        device: see `devices.pick_device`.
-        batch_size: texts embedded at once.
-
-    Returns:
-        float32 (n, width): in the order given, not depending on what else is in the batch.
-
-    Source: Reimers and Gurevych 2019, section 3 (mean pooling).
-    """
-    return unit(mean_states(texts, folder, device=device, batch_size=batch_size)[:, -1])
-
-
 def mean_states(texts: Sequence[str], folder: str | Path, *, device: str = "cpu", batch_size: int = 64) -> Floats:
     """Means of the token vectors of the two layers in the middle of an encoder and of its last one.
 
     Args:
-        texts, folder, device, batch_size: see `embed`.
+        texts: list of text. Of a longer one than the encoder reads, the beginning counts.
+        folder: an encoder folder.
+        device: see `devices.pick_device`.
+        batch_size: texts read at once.
 
     Returns:
-        float32 (n, 3, width).
+        float32 (n, 3, width): in the order given, not depending on what else is in the batch.
+
+    Source: Reimers and Gurevych 2019, section 3 (mean pooling).
     """
     import torch
 
