@@ -227,6 +227,7 @@ FAULTS = {
         "none.txt",
     ),
     "a template for an encoder": ({"judges.embedding.template": "README.md"}, "judges.embedding.template", "causal"),
+    "a precision for an encoder": ({"judges.embedding.dtype": "bfloat16"}, "judges.embedding.dtype", "causal"),
     "phrases with a model": ({"judges.phrases.path": "tests"}, "judges.phrases.path", "no such key"),
     "a missing test of a judge": (
         {"dimensions.privacy.test": [{"label": "safe", "source": {"path": "none.csv"}}]},

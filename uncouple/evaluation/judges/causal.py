@@ -15,7 +15,7 @@ from uncouple.models.devices import device_kind
 from uncouple.models.folders import check_folder, model_record
 from uncouple.models.load import dtype_name, load_model, load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
-from uncouple.options import File
+from uncouple.options import Dtype, File
 from uncouple.progress import say
 from uncouple.records.files import digest
 
@@ -48,6 +48,11 @@ class Causal(ModelJudge):
         description="For causal, a text file with {question} and {answer} in it, or card for the template in the "
         "model's own card, as MD-Judge has it. The chat template of the judge's tokenizer, where it is left out.",
         examples=["card"],
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="For causal, its precision. auto is the checkpoint's own on a GPU and float32 on a CPU.",
+        examples=["bfloat16"],
     )
 
     def files(self, places: Places) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from uncouple.errors import UncoupleError
 from uncouple.models.places import HubId, Place
-from uncouple.options import Count, Dtype, Folder, Section
+from uncouple.options import Count, Folder, Section
 
 # `safe`, `unsafe` or `none`, with p(unsafe) or None.
 Verdict = tuple[str, float | None]
@@ -119,7 +119,3 @@ class ModelJudge(JudgeKind, Place):
         examples=["sentence-transformers/all-MiniLM-L6-v2"],
     )
     batch_size: Count = Field(16, description="Answers judged at once.")
-    dtype: Dtype = Field(
-        "auto",
-        description="Precision of a causal judge. auto is the checkpoint's own on a GPU and float32 on a CPU.",
-    )
