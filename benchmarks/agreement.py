@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import report, stopwatch  # noqa: E402
 from uncouple.models.families import split_name  # noqa: E402
 from uncouple.models.load import load_tokenizer  # noqa: E402
+from uncouple.records.columns import top_count  # noqa: E402
 from uncouple.records.files import read_table, write_table  # noqa: E402
 from uncouple.records.formats import SAMPLES, SCORE_SHARD  # noqa: E402
 from uncouple.scoring.options import Scoring  # noqa: E402
 from uncouple.scoring.score import score_layers  # noqa: E402
-from uncouple.scoring.shards import read_scores, top_count  # noqa: E402
+from uncouple.scoring.shards import read_scores  # noqa: E402
 from uncouple.selection.options import Selection  # noqa: E402
 from uncouple.selection.select import select_weights  # noqa: E402
 

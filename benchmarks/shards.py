@@ -20,9 +20,10 @@ from benchmarks.common import describe_machine, report, stopwatch  # noqa: E402
 from uncouple.models.families import target_names  # noqa: E402
 from uncouple.models.fingerprints import RECORD_NAME, SETTLED_NS  # noqa: E402
 from uncouple.models.folders import model_record  # noqa: E402
+from uncouple.records.columns import top_count  # noqa: E402
 from uncouple.records.files import write_record  # noqa: E402
 from uncouple.records.formats import MODEL  # noqa: E402
-from uncouple.scoring.shards import read_scores, top_count, write_shard  # noqa: E402
+from uncouple.scoring.shards import read_scores, write_shard  # noqa: E402
 from uncouple.selection.select import make_mask  # noqa: E402
 
 CONFIG = {"model_type": "qwen2", "num_hidden_layers": 28, "max_position_embeddings": 32768}

@@ -391,8 +391,8 @@ def test_the_interval_is_the_standard_errors(of, data):
     assert (found["value"], found["n"], found["of"]) == (n / of, n, of)
     assert 0 <= found["low"] < found["high"] <= 1
     if 0 < n < of:
-        assert found["low"] == max(0, n / of - 1.96 * error)
-        assert found["high"] == min(1, n / of + 1.96 * error)
+        assert found["low"] == pytest.approx(max(0, n / of - 1.959964 * error))
+        assert found["high"] == pytest.approx(min(1, n / of + 1.959964 * error))
 
 
 # The real model

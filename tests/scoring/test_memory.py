@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
+from uncouple.models.batching import BATCH_TOKENS
 from uncouple.models.families import find_linear_layers, target_names
 from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
@@ -25,7 +26,7 @@ from uncouple.models.skeleton import make_skeleton
 from uncouple.scoring import gradients, memory, packing
 from uncouple.scoring import score as scoring
 from uncouple.scoring.gradients import accumulate_gradients
-from uncouple.scoring.memory import FEWEST_TOKENS, MOST_TOKENS, bytes_per_token, plan_for_machine, plan_scoring
+from uncouple.scoring.memory import FEWEST_TOKENS, bytes_per_token, plan_for_machine, plan_scoring
 from uncouple.scoring.options import Scoring
 
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
@@ -262,7 +263,7 @@ def test_a_plan_fits_and_has_each_layer_in_one_pass(larger, kind, free, longest,
     if batch_tokens:
         assert plan.batch_tokens == batch_tokens
     else:
-        assert longest <= plan.batch_tokens <= max(longest, MOST_TOKENS[kind] * devices)
+        assert longest <= plan.batch_tokens <= max(longest, BATCH_TOKENS[kind] * devices)
 
 
 def spread(skeleton, devices):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from uncouple.scoring.shards import Scores, top_count
+from uncouple.records.columns import top_count
+from uncouple.scoring.shards import Scores
 from uncouple.selection.options import Selection
 from uncouple.selection.rules import RULES, draw_weights, find_ranks
 from uncouple.selection.select import select_weights

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
 from uncouple.evaluation.options import TASKS
-from uncouple.evaluation.statistics import rate
+from uncouple.evaluation.statistics import rate, standard_errors
 from uncouple.evaluation.task_files import read_documents
 from uncouple.hub import from_hub
 from uncouple.models.load import load_tokenizer
@@ -51,7 +51,6 @@ MMLU_DESCRIPTION = (
 )
 # The seeds that the harness's command line takes, for what it shuffles and for the examples that it draws.
 SHUFFLE_SEED, EXAMPLES_SEED = 0, 1234
-Z = 1.96  # standard errors to either side of a 95% interval
 
 
 def measure_ability(
@@ -294,4 +293,5 @@ def interval(value: float, error: float | str, of: int) -> Record:
     n = round(value * of)
     if isinstance(error, str) or error == 0:
         return rate(n, of)
-    return {"value": value, "low": max(0.0, value - Z * error), "high": min(1.0, value + Z * error), "n": n, "of": of}
+    half = standard_errors() * error
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n, "of": of}

@@ -70,14 +70,14 @@ def _last_held(gained: int, lost: int, of: int, end: float) -> float:
         b = (2 * of - gained + lost) * middle - gained - lost
         share = (math.sqrt(max(0.0, b * b + 8 * of * lost * middle * (1 - middle))) - b) / (4 * of)
         variance = of * (2 * share + middle * (1 - middle))
-        if (gained - lost - of * middle) ** 2 <= _z() ** 2 * variance:
+        if (gained - lost - of * middle) ** 2 <= standard_errors() ** 2 * variance:
             held = middle
         else:
             rejected = middle
     return held
 
 
-def _z() -> float:
+def standard_errors() -> float:
     """Standard errors to either side of an interval."""
     return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 
@@ -98,7 +98,7 @@ def mean(values: Sequence[float], lowest: float, highest: float) -> dict[str, An
     if len(set(values)) == 1:
         # The t interval would be a point. But up to this share of all questions may have other values, though none of
         # these has: the upper end of Wilson's interval of 0 of them.
-        unseen = _z() ** 2 / (count + _z() ** 2)
+        unseen = standard_errors() ** 2 / (count + standard_errors() ** 2)
         low, high = value - unseen * (value - lowest), value + unseen * (highest - value)
     else:
         from scipy.stats import t

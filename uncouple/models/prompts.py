@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # How a prompt and a response become tokens.
 Prompt = Literal["auto", "chat", "bare", "published"]
 PROMPTS = get_args(Prompt)
+# Some templates tell the model today's date, and tokens must not change from day to day.
+DATE = {"date_string": "01 Jan 2025"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ def encode_question(tokenizer: PreTrainedTokenizerBase, question: str, prompt: s
     prompt = _as_format(prompt)
     if prompt.name == "chat":
         turns = [{"role": "user", "content": question}]
-        # Some templates tell the model today's date, and tokens must not change from day to day.
-        options = {"date_string": "01 Jan 2025"} | prompt.options
+        options = DATE | prompt.options
         encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **options)
         return list(encoded["input_ids"])
     if prompt.name not in PROMPTS:

@@ -5,7 +5,6 @@ A check is a function of (table, record) that gives one sentence a fault, each n
 
 import math
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ def top_of_each_matrix(table: "pa.Table", record: dict[str, Any]) -> Iterator[st
     """A score shard: by matrix, scores finite, not negative and descending, ties by index, as many as are kept."""
     import numpy as np
 
+    from uncouple.records.columns import top_count
+
     for name, start, end, size in _matrices(table, {k: m["shape"] for k, m in record["matrices"].items()}):
         if size is None:
             yield f"row {start}: {name} is not among the record's matrices, or its rows do not stand together"
@@ -116,8 +117,7 @@ def top_of_each_matrix(table: "pa.Table", record: dict[str, Any]) -> Iterator[st
         falls, ties = score[1:] < score[:-1], score[1:] == score[:-1]
         bad = np.append(False, ~(falls | (ties & (index[1:] > index[:-1]))))
         yield from _row(start, bad, f"{name}: out of order (by score descending, then index ascending)")
-        # As `shards.top_count` counts: the ratio is the decimal number that was written.
-        if (kept := end - start) > (most := math.floor(Fraction(repr(float(record["keep"]))) * size)):
+        if (kept := end - start) > (most := top_count(record["keep"], size)):
             yield f"{name}: {kept:,} rows, and a share of {record['keep']:g} of its weights is {most:,}"
         if len(np.unique(index)) < len(index):
             yield f"{name}: a weight comes twice"

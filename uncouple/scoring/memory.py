@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
 from uncouple.models.attention import pack_attention
+from uncouple.models.batching import BATCH_TOKENS
 from uncouple.models.devices import free_memory, pick_device
 from uncouple.models.families import find_linear_layers, split_name, target_names
 from uncouple.models.folders import read_config
@@ -22,14 +23,12 @@ from uncouple.scoring.options import Scoring
 from uncouple.scoring.recompute import Recipe, lighten, make_again
 
 GB = 10**9
-# A batch of more tokens is no faster: on a CPU it leaves the caches, and a GPU is busy with it long since.
-MOST_TOKENS = {"cpu": 512, "cuda": 8192}
 # Fewer tokens read all weights too often for what is done with them. Rather less than that, more passes.
 FEWEST_TOKENS = {"cpu": 128, "cuda": 1024}
 # Memory of the process besides tensors: Python, the libraries, the allocator's gaps (measured); on a GPU the context is
 # not in what is free, and the allocator's gaps are a share of what it holds.
 RUNTIME_BYTES = {"cpu": 700 * 10**6, "cuda": 0}
-# On a CPU the batch may take this much however much is free, since a larger one is no faster; see MOST_TOKENS.
+# On a CPU the batch may take this much however much is free, since a larger one is no faster; see BATCH_TOKENS.
 CPU_BATCH_BYTES = 220 * 10**6
 RESERVE = 0.05
 
@@ -126,7 +125,7 @@ def plan_scoring(
         least = longest if layers_per_pass == 1 and not batch_tokens else fewest
         room = math.floor((usable - sums) / token)
         if room >= least:
-            most = min(room, MOST_TOKENS[kind] * devices)
+            most = min(room, BATCH_TOKENS[kind] * devices)
             if kind == "cpu":
                 most = min(most, CPU_BATCH_BYTES // token)
             tokens = batch_tokens or max(most, longest)

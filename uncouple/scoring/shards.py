@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,6 @@ from uncouple.records.formats import SCORE_SHARD, Record
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]
 # Numbers that hardly repeat: their bytes, each kind together, compress to half of what a dictionary takes.
 ENCODING = {"use_dictionary": ["module"], "column_encoding": dict.fromkeys(("index", "score"), "BYTE_STREAM_SPLIT")}
-
-
-def top_count(ratio: float, size: int) -> int:
-    """floor(ratio * size), the ratio taken as the decimal number that was written.
-
-    In binary floating point 0.29 * 100 is 28.999..., whose floor is one too few.
-    """
-    return math.floor(Fraction(repr(float(ratio))) * size)
 
 
 def write_shard(path: str | Path, tops: Mapping[str, Top], metadata: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from uncouple.scoring.shards import top_count
+from uncouple.records.columns import top_count
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 _LEVEL_BITS = 12

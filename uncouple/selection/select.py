@@ -15,10 +15,10 @@ from uncouple.models.families import target_names
 from uncouple.models.folders import model_record, read_config
 from uncouple.models.weights import WeightFiles
 from uncouple.progress import say
-from uncouple.records.columns import module_column
+from uncouple.records.columns import module_column, top_count
 from uncouple.records.files import write_table
 from uncouple.records.formats import COUPLING, MASK
-from uncouple.scoring.shards import Scores, read_scores, top_count
+from uncouple.scoring.shards import Scores, read_scores
 from uncouple.selection.options import Selection
 from uncouple.selection.rules import COUPLED, RULES, find_ranks
 from uncouple.variants.masks import check_model

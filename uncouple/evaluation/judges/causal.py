@@ -14,7 +14,7 @@ from uncouple.evaluation.judges.kinds import Judging, ModelJudge, Places, Verdic
 from uncouple.models.devices import device_kind
 from uncouple.models.folders import check_folder, model_record
 from uncouple.models.load import dtype_name, load_model, load_tokenizer
-from uncouple.models.prompts import leading_special_tokens
+from uncouple.models.prompts import DATE, leading_special_tokens
 from uncouple.options import Dtype, File
 from uncouple.progress import say
 from uncouple.records.files import digest
@@ -184,10 +184,7 @@ def fill_template(tokenizer: "PreTrainedTokenizerBase", written: str | None, que
 
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     try:
-        # Some templates tell the model today's date, and tokens must not change from day to day.
-        return tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, date_string="01 Jan 2025"
-        )
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **DATE)
     except TemplateError as error:
         raise UncoupleError(
             f"{tokenizer.name_or_path}: its chat template does not take a question and its answer ({error}). "
