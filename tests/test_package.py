@@ -51,8 +51,10 @@ def test_the_installed_command_runs_where_there_is_no_clone(wheel, tmp_path):
     elsewhere.mkdir()
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=elsewhere)
     assert "score" in run(target / "bin/uncouple", "--help", cwd=elsewhere, PYTHONPATH=str(target))
-    code = "from uncouple.evaluation.ability import DEFINITIONS as found; print(*found.values(), sep='\\n')"
-    told = run(sys.executable, "-c", code, cwd=elsewhere, PYTHONPATH=str(target)).splitlines()
+    code = (
+        "from uncouple.evaluation.task_files import TASK_KINDS as found; print(*(t.definition for t in found.values()))"
+    )
+    told = run(sys.executable, "-c", code, cwd=elsewhere, PYTHONPATH=str(target)).split()
     own = [path for path in told if path.startswith(str(target))]
     assert len(own) == 2
     assert all(map(os.path.isfile, own))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation import ability, task_files
+from uncouple.evaluation.options import TASKS
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.records.files import read_table
 from uncouple.records.formats import METRICS
@@ -35,7 +36,7 @@ def phrase(rng, count):
 
 def make_rows(rng):
     """Rows of every task in the fields of local files, and the (prompt, choices, right one) that they come to."""
-    rows, truth = {name: [] for name in ability.DEFINITIONS}, {name: [] for name in ability.DEFINITIONS}
+    rows, truth = {name: [] for name in task_files.TASK_KINDS}, {name: [] for name in task_files.TASK_KINDS}
 
     def add(name, row, prompt, choices, right):
         rows[name].append(row)
@@ -260,7 +261,7 @@ def hub(made, monkeypatch):
 
 def test_the_hubs_data_give_what_the_same_rows_of_a_file_give(model_folder, hub, origin, tmp_path):
     asked, subjects, _ = hub
-    names = [name for name in ability.DEFINITIONS if name not in ("mmlu", "gpqa_main_zeroshot")]
+    names = [name for name in task_files.TASK_KINDS if name not in ("mmlu", "gpqa_main_zeroshot")]
     rows, metadata = measure(model_folder, dict.fromkeys(names), tmp_path / "m")
     assert rows == [row for row in origin[0] if row["task"] in names]
     assert ("EleutherAI/race", "high") in asked
@@ -293,6 +294,10 @@ def test_without_the_hub_a_local_file_is_asked_for(model_folder, tmp_path, monke
     assert not (tmp_path / "m").exists()
 
 
+def test_a_task_has_a_name_in_a_config_and_a_kind():
+    assert list(TASKS) == list(task_files.TASK_KINDS)
+
+
 # Local files
 
 
@@ -304,17 +309,17 @@ FOUR = st.lists(TEXT, min_size=4, max_size=4)
 def test_the_hubs_fields_and_those_of_other_files_become_the_same(questions, article):
     stem, choices, answer = questions[0]
     hub = {"question_stem": stem, "choices": {"text": choices, "label": list(LETTERS)}, "answerKey": LETTERS[answer]}
-    assert task_files.READERS["openbookqa"]({"question": stem, "choices": choices, "gold": answer}) == hub
-    assert task_files.READERS["openbookqa"](hub) == hub
+    assert task_files.TASK_KINDS["openbookqa"].read({"question": stem, "choices": choices, "gold": answer}) == hub
+    assert task_files.TASK_KINDS["openbookqa"].read(hub) == hub
     problems = [{"question": q, "options": c, "answer": LETTERS[a]} for q, c, a in questions]
     local = dict(zip(("questions", "options", "answers"), map(list, zip(*questions, strict=True)), strict=True))
-    document = task_files.READERS["race"](local | {"article": article})
-    assert document == {"article": article, "problems": repr(problems)} == task_files.READERS["race"](document)
+    document = task_files.TASK_KINDS["race"].read(local | {"article": article})
+    assert document == {"article": article, "problems": repr(problems)} == task_files.TASK_KINDS["race"].read(document)
     hub = {"passage": article, "question": stem, "label": answer // 2}
-    assert task_files.READERS["boolq"]({"passage": article, "question": stem, "answer": answer > 1}) == hub
-    assert task_files.READERS["boolq"](hub) == hub
+    assert task_files.TASK_KINDS["boolq"].read({"passage": article, "question": stem, "answer": answer > 1}) == hub
+    assert task_files.TASK_KINDS["boolq"].read(hub) == hub
     row = {"class": str(answer + 1), "title": stem, "description": article}
-    assert task_files.READERS["ag_news"](row) == {"text": f"{stem} {article}", "label": answer}
+    assert task_files.TASK_KINDS["ag_news"].read(row) == {"text": f"{stem} {article}", "label": answer}
 
 
 @given(st.text(), st.text(st.characters(exclude_characters=".!?"), min_size=1))

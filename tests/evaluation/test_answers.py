@@ -1,6 +1,7 @@
 import json
 import sys
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from uncouple.data.samples import make_questions
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.answers import answer_questions
-from uncouple.evaluation.engines import choose_batches, vllm_batches
+from uncouple.evaluation.engines import ENGINES, choose_batches, vllm_batches
+from uncouple.evaluation.options import ENGINE_KINDS, Asking
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.records.files import read_table
@@ -211,6 +213,15 @@ def test_vllm_takes_a_noise_in_the_other_order_and_fewer_at_once(model_folder, q
     assert (at_once, StandIn.max_num_seqs) == (None, 2)
     assert record["batches"] == {"most": None, "order": "as given"}
     assert noise["batches"] == {"most": 2, "order": "reversed"}
+
+
+def test_an_engine_has_a_name_in_a_config_a_kind_and_what_runs_it():
+    assert get_args(Asking.model_fields["engine"].annotation) == tuple(ENGINE_KINDS) == tuple(ENGINES)
+
+
+def test_whether_there_are_other_batches():
+    found = [Asking(engine=engine, batch_size=size).can_batch_otherwise for engine in ENGINES for size in (1, 2)]
+    assert found == [False, True, True, True]
 
 
 def test_a_noise_of_vllm_takes_a_third_of_what_vllm_would():

@@ -16,7 +16,7 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
 from uncouple.evaluation.options import TASKS
 from uncouple.evaluation.statistics import rate, standard_errors
-from uncouple.evaluation.task_files import read_documents
+from uncouple.evaluation.task_files import TASK_KINDS, read_documents
 from uncouple.hub import from_hub
 from uncouple.models.load import load_tokenizer
 from uncouple.progress import Progress, say
@@ -33,22 +33,6 @@ if TYPE_CHECKING:
 
 # What must be equal in the records of two variants for them to be compared.
 ALIKE = (*MODEL, "tasks", "limit", "harness")
-# Where each task is defined: in the harness's own folder of tasks, or in ours.
-OWN_TASKS = Path(__file__).parent / "tasks"
-DEFINITIONS: dict[str, str | Path] = {
-    "hellaswag": "hellaswag/hellaswag.yaml",
-    "race": "race/race.yaml",
-    "mmlu": "mmlu/default/_default_template_yaml",
-    "gpqa_main_zeroshot": "gpqa/zeroshot/gpqa_main_zeroshot.yaml",
-    "openbookqa": "openbookqa/openbookqa.yaml",
-    "boolq": "super_glue/boolq/default.yaml",
-    "ag_news": OWN_TASKS / "ag_news.yaml",
-    "imdb": OWN_TASKS / "imdb.yaml",
-}
-# The harness has a task for each subject of MMLU; a local file of them all is one task, with the same prompts.
-MMLU_DESCRIPTION = (
-    "The following are multiple choice questions (with answers) about {{subject | replace('_', ' ')}}.\n\n"
-)
 # The seeds that the harness's command line takes, for what it shuffles and for the examples that it draws.
 SHUFFLE_SEED, EXAMPLES_SEED = 0, 1234
 
@@ -116,7 +100,7 @@ def _made_of(about: Record) -> Record | None:
     tasks = about["tasks"]
     if any("hub" in source for source in tasks.values()):
         return None
-    own = {name: file_sha256(path) for name in tasks if isinstance(path := DEFINITIONS[name], Path)}
+    own = {name: file_sha256(path) for name in tasks if isinstance(path := TASK_KINDS[name].definition, Path)}
     made_of = {key: about[key] for key in ("limit", "batch_size", "harness")}
     made_of |= {"tasks": {name: source["fingerprint"] for name, source in tasks.items()}, "definitions": own}
     return made_of | {"code": code_of("evaluation.ability:measure_ability")}
@@ -160,15 +144,15 @@ def write_tasks(tasks: Mapping[str, str | Path | None], folder: str | Path) -> d
     sources: dict[str, Record] = {}
     documents = {name: read_documents(name, path) for name, path in tasks.items() if path}
     for name, path in tasks.items():
-        definition = {"include": str(harness_tasks() / DEFINITIONS[name]), "task": name}
+        definition = {"include": str(harness_tasks() / TASK_KINDS[name].definition), "task": name}
         sources[name] = {"hub": True}
         if path:
             lines = [json.dumps(document) for document in documents[name]]
             (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
             definition |= _local_data(folder, name)
             sources[name] = {"file": str(path), "rows": len(lines), "fingerprint": digest(*lines)}
-        # The harness's own group of subjects stands for MMLU from the Hub, and JSON is YAML.
-        if path or name != "mmlu":
+        # JSON is YAML.
+        if path or not TASK_KINDS[name].group:
             write_json(folder / f"{name}.yaml", definition)
     return sources
 
@@ -180,7 +164,8 @@ def _local_data(folder: Path, name: str) -> Record:
     changes["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder / "cache")}
     changes |= {"training_split": None, "validation_split": None, "test_split": "test"}
     changes |= {"fewshot_split": None, "fewshot_config": None, "num_fewshot": 0}
-    return changes | ({"description": MMLU_DESCRIPTION} if name == "mmlu" else {})
+    description = TASK_KINDS[name].description
+    return changes | ({"description": description} if description else {})
 
 
 def harness_tasks() -> Path:
@@ -211,7 +196,8 @@ def load_task(name: str, path: str | Path | None, folder: str | Path) -> Any:
     logging.getLogger("lm_eval.api").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
 
-    folders = [folder] + ([harness_tasks() / "mmlu" / "default"] if name == "mmlu" and not path else [])
+    group = None if path else TASK_KINDS[name].group
+    folders = [folder] + ([harness_tasks() / group] if group else [])
     # Seeded for each task alone: what one shuffles does not depend on which others are measured.
     random.seed(SHUFFLE_SEED)
     manager = TaskManager(include_path=folders, include_defaults=False)

@@ -1,5 +1,6 @@
 """How variants are asked, judged and measured."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -13,6 +14,22 @@ Task = Literal["hellaswag", "race", "mmlu", "gpqa_main_zeroshot", "openbookqa", 
 TASKS = get_args(Task)
 # Stands for a task as lm-evaluation-harness fetches it.
 HUB = "hub"
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """What is known of an engine without loading it; what runs it is in `engines.ENGINES`.
+
+    Attributes:
+        libraries: whose versions its answers hang on besides, see `store.versions`.
+        makes_batches: whether it makes its batches itself, so that there are others whatever the batch size.
+    """
+
+    libraries: tuple[str, ...] = ()
+    makes_batches: bool = False
+
+
+ENGINE_KINDS = {"transformers": EngineKind(), "vllm": EngineKind(("vllm",), makes_batches=True)}
 
 
 class Precision(Section):
@@ -46,8 +63,8 @@ class Asking(Precision):
 
     @property
     def can_batch_otherwise(self) -> bool:
-        """Whether there are other batches to ask in; vLLM makes its own, whatever the batch size."""
-        return self.engine != "transformers" or self.batch_size > 1
+        """Whether there are other batches to ask in."""
+        return ENGINE_KINDS[self.engine].makes_batches or self.batch_size > 1
 
 
 class Questioning(Asking, Running):

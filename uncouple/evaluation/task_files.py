@@ -1,10 +1,12 @@
-"""Rows of common tasks from local files, in the fields that lm-evaluation-harness asks for."""
+"""The tasks of general ability: where each is defined, and how its rows are read from local files, in the fields that
+lm-evaluation-harness asks for."""
 
 import ast
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,28 @@ from uncouple.records.formats import Record
 
 LETTERS = ("A", "B", "C", "D")
 AG_NEWS_COLUMNS = ("class", "title", "description")
+OWN = Path(__file__).parent / "tasks"
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A task of general ability.
+
+    Attributes:
+        definition: its file, in the harness's own folder of tasks or in ours.
+        read: a row's fields as those that the definition asks for.
+        mend_csv: what is made of the rows of a .csv first.
+        arrange: the order of documents.
+        group: a folder of the harness, whose group of tasks stands for it where the data are the Hub's.
+        description: what a prompt of a local file begins with, where the definition has it elsewhere.
+    """
+
+    definition: str | Path
+    read: Callable[[Record], Record]
+    mend_csv: Callable[[dict[int, Record]], dict[int, Record]] = dict
+    arrange: Callable[[list[Record]], list[Record]] = list
+    group: str | None = None
+    description: str | None = None
 
 
 def read_documents(name: str, path: str | Path) -> list[Record]:
@@ -28,20 +52,19 @@ def read_documents(name: str, path: str | Path) -> list[Record]:
     """
     # Not checked: of another suffix `read_rows` says what is wrong.
     rows = read_rows(Source.model_construct(path=str(path)))
-    if name == "ag_news" and str(path).endswith(".csv"):
-        rows = _with_header(rows)
+    if str(path).endswith(".csv"):
+        rows = TASK_KINDS[name].mend_csv(rows)
     documents = []
     for number, row in rows.items():
         try:
-            documents.append(READERS[name](row))
+            documents.append(TASK_KINDS[name].read(row))
         except ValueError as error:
             raise UncoupleError(f"{path}, row {number}: {error}. Mend it for the task {name}.") from None
-    # A limit takes the first rows, and MMLU's come subject by subject.
-    return _spread(documents) if name == "mmlu" else documents
+    return TASK_KINDS[name].arrange(documents)
 
 
-def _spread(documents: Iterable[Record]) -> list[Record]:
-    """The first document of every subject, then the second of each, and so on."""
+def _spread(documents: list[Record]) -> list[Record]:
+    """The first document of every subject, then the second of each, and so on: a limit takes the first."""
     subjects: dict[str, list[Record]] = collections.defaultdict(list)
     for document in documents:
         subjects[document["subject"]].append(document)
@@ -136,15 +159,24 @@ def _read_imdb(row: Record) -> Record:
     return {"text": _text(row, "text"), "label": _index(row, "label", ("negative", "positive"))}
 
 
-READERS = {
-    "hellaswag": _read_hellaswag,
-    "race": _read_race,
-    "mmlu": _read_mmlu,
-    "gpqa_main_zeroshot": _read_gpqa,
-    "openbookqa": _read_openbookqa,
-    "boolq": _read_boolq,
-    "ag_news": _read_ag_news,
-    "imdb": _read_imdb,
+# By the names of `options.TASKS`.
+TASK_KINDS = {
+    "hellaswag": TaskKind("hellaswag/hellaswag.yaml", _read_hellaswag),
+    "race": TaskKind("race/race.yaml", _read_race),
+    # The harness has a task for each subject; a local file of them all is one task, with the same prompts.
+    "mmlu": TaskKind(
+        "mmlu/default/_default_template_yaml",
+        _read_mmlu,
+        arrange=_spread,
+        group="mmlu/default",
+        description="The following are multiple choice questions (with answers) about {{subject | replace('_', ' ')}}."
+        "\n\n",
+    ),
+    "gpqa_main_zeroshot": TaskKind("gpqa/zeroshot/gpqa_main_zeroshot.yaml", _read_gpqa),
+    "openbookqa": TaskKind("openbookqa/openbookqa.yaml", _read_openbookqa),
+    "boolq": TaskKind("super_glue/boolq/default.yaml", _read_boolq),
+    "ag_news": TaskKind(OWN / "ag_news.yaml", _read_ag_news, mend_csv=_with_header),
+    "imdb": TaskKind(OWN / "imdb.yaml", _read_imdb),
 }
 
 
