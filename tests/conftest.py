@@ -222,6 +222,13 @@ def encoder(tmp_path_factory, tokenizer):
     return folder
 
 
+@pytest.fixture
+def encoder_copy(encoder, tmp_path):
+    """An encoder folder that a test may break."""
+    shutil.copytree(encoder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
 @pytest.fixture(scope="session")
 def model_folder(make_model):
     """A tiny Llama."""
