@@ -79,6 +79,18 @@ def test_all_that_differs_is_named(write_verdicts, tmp_path):
     refused([one, two], tmp_path, "dtype", "prompt")
 
 
+def test_devices_may_differ_in_float32_alone(write_verdicts, tmp_path):
+    def pair(dtype):
+        one = write_verdicts("one", ["safe"], dtype=dtype)
+        return [
+            one,
+            write_verdicts("two", ["safe"], **{"variant": "spin", "device": "cuda A100", "dtype": dtype} | MASK),
+        ]
+
+    refused(pair("bfloat16"), tmp_path, "device")
+    measure_awareness(pair("float32"), tmp_path / "metrics.parquet")
+
+
 def test_batches_may_differ_in_float32_alone_and_of_a_noise(write_verdicts, tmp_path):
     def pair(**record):
         return [

@@ -13,6 +13,8 @@ RECORD = {
     "fingerprints": {"weights": "w" * 16, "tokenizer": "t" * 16, "generation": "g" * 16},
     "prompt": "chat",
     "dtype": "float32",
+    "device": "cpu",
+    "versions": {"torch": "2.13.0"},
     "questions": "f" * 16,
     "max_new_tokens": 64,
     "engine": "transformers",
@@ -75,5 +77,6 @@ UNLIKE = {
     "prompt": {"prompt": "bare"},
     "max_new_tokens": {"max_new_tokens": 32},
     "engine": {"engine": "vllm"},
+    "versions": {"versions": {"torch": "2.12.0"}},
 }
 MASK = {"mask": {"variant": "spin"}}
