@@ -30,6 +30,8 @@ from uncouple.scoring.options import Scoring
 from uncouple.scoring.packing import pack_samples
 from uncouple.scoring.score import score_layers
 
+# Shared by the tests of a room. A conftest.py there would take this one's name from those that import it.
+pytest_plugins = ["data.raw", "evaluation.verdicts"]
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
@@ -226,6 +228,13 @@ def encoder(tmp_path_factory, tokenizer):
     pooling = {f"pooling_mode_{mode}": mode == "mean_tokens" for mode in ("cls_token", "mean_tokens", "max_tokens")}
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling | {"word_embedding_dimension": 32}))
     return folder
+
+
+@pytest.fixture
+def encoder_copy(encoder, tmp_path):
+    """An encoder folder that a test may break."""
+    shutil.copytree(encoder, tmp_path / "copy")
+    return tmp_path / "copy"
 
 
 @pytest.fixture(scope="session")

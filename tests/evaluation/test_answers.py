@@ -16,7 +16,7 @@ from uncouple.evaluation.options import ENGINE_KINDS, Asking
 from uncouple.models.load import load_model, load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.records.files import read_table
-from uncouple.records.formats import ANSWERS
+from uncouple.records.formats import ANSWERS, ASKING_KEYS, MACHINE_KEYS
 
 
 @pytest.fixture
@@ -57,6 +57,11 @@ def test_a_models_own_settings_do_not_make_its_answers_less_greedy(model_folder)
     found = answer_pairs(model, tokenizer, prompts, 12, 4)
     assert found == [slow_answer(model, p, 12, 1) for p in prompts]
     assert model.generation_config.repetition_penalty == 1.5
+
+
+def test_each_option_of_asking_tells_what_can_be_compared():
+    """The batch size by the batches that it gives."""
+    assert {*Asking.model_fields} - {"batch_size"} <= {*ASKING_KEYS, *MACHINE_KEYS}
 
 
 def test_answers_do_not_depend_on_the_batch(model_folder, questions, tmp_path):

@@ -201,11 +201,11 @@ from uncouple.experiment.paths import Paths
 print(Paths(experiment).judge_files("short"), Paths(experiment).records()[1:2])
 import json, pyarrow as pa
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import ANSWERS, VERDICTS
+from uncouple.records.formats import ANSWERS, ASKING_KEYS, MACHINE_KEYS, VERDICTS
 from uncouple.commands import main
 rows = [{"id": str(i), "dimension": "d", "question": "q", "answer": a, "tokens": 1, "truncated": False}
         for i, a in enumerate(["one two", "one two three"])]
-keys = "model variant mask fingerprints questions prompt dtype max_new_tokens engine batches noise".split()
+keys = ["model", "variant", "mask", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
 prints = dict.fromkeys(("weights", "tokenizer", "generation"), "x")
 record = dict.fromkeys(keys, "x") | {"dimension": "d", "fingerprints": prints}
 write_table(rows, "answers.parquet", ANSWERS, record)

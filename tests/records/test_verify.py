@@ -19,7 +19,8 @@ from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
 from uncouple.records import files
 from uncouple.records.files import read_any, write_table
-from uncouple.records.formats import ANSWERS, FORMATS
+from uncouple.records.formats import ANSWERS, FORMATS, SCORE_SHARD
+from uncouple.records.store import Store
 from uncouple.records.verify import verify_paths
 from uncouple.selection.options import Selection
 from uncouple.selection.placement import measure_placement
@@ -36,6 +37,7 @@ def write_answers(path, model, questions, variant, texts):
     table, asked = read_any(questions)
     record, rows = model_record(model), table.to_pylist()
     about = {"model": record["name"], "variant": variant, "mask": None, "dtype": "float32", "noise": False}
+    about |= {"device": "cpu", "versions": {}}
     about["fingerprints"] = {"weights": record["fingerprint"]} | {k: record[k] for k in ("tokenizer", "generation")}
     about |= {"dimension": asked["dimension"], "questions": asked["fingerprint"], "prompt": {}, "max_new_tokens": 8}
     about |= {"engine": "transformers", "batches": {"most": 8, "count": 1, "fingerprint": "b"}}
@@ -317,6 +319,17 @@ def test_what_was_made_of_another(results, name, record, other, what):
         assert [fault for fault in found if fault.startswith(f"{name}: does not belong to {other}: ")], found
     else:
         assert [fault for fault in found if fault.startswith(f"{SHARD}: does not belong to {name}: ")], found
+
+
+def test_a_store_may_keep_what_other_code_made(results):
+    """Two entries of the same layers, and none of the others."""
+    store = Store(results / "store")
+    for number in (1, 2):
+        store.put(SCORE_SHARD, {"code": number}, results / SHARD)
+    assert not list(faults(results))
+    (entry, _) = (results / "store").rglob("*.parquet")
+    entry.write_bytes(entry.read_bytes()[:-9])
+    assert str(entry.relative_to(results)) in str(list(faults(results)))
 
 
 def test_a_shard_that_is_lost_or_there_twice(results):

@@ -197,15 +197,23 @@ def test_a_truncated_shard_is_named(model_folder, shard_paths, tmp_path):
 
 def test_a_shard_of_another_format_version_is_refused(model_folder, shard_paths, tmp_path):
     old = rewrite_metadata(shard_paths[0], tmp_path / "old.parquet", version=99)
-    with pytest.raises(UncoupleError, match=r"old.parquet.*format version 99.*reads version 1"):
+    with pytest.raises(UncoupleError, match=r"old.parquet.*format version 99.*reads version 2"):
         make_mask(model_folder, [old, *shard_paths[1:]], tmp_path / "m", SELECTION, variant="v")
 
 
-@pytest.mark.parametrize(("key", "value"), [("prompt", "bare"), ("dtype", "bfloat16"), ("keep", 0.5)])
+@pytest.mark.parametrize(("key", "value"), [("prompt", "bare"), ("dtype", "bfloat16"), ("keep", 0.5), ("versions", {})])
 def test_shards_scored_in_different_ways_are_refused(model_folder, shard_paths, tmp_path, key, value):
     other = rewrite_metadata(shard_paths[-1], tmp_path / "other.parquet", **{key: value})
     with pytest.raises(UncoupleError, match=f"do not belong together: other {key}"):
         read_scores([*shard_paths[:-1], other], DIMENSIONS)
+
+
+def test_shards_of_two_devices_belong_together_in_float32_alone(model_folder, shard_paths, tmp_path):
+    other = rewrite_metadata(shard_paths[-1], tmp_path / "other.parquet", device="cuda A100")
+    read_scores([*shard_paths[:-1], other], DIMENSIONS)
+    half = [rewrite_metadata(path, tmp_path / path.name, dtype="bfloat16") for path in [*shard_paths[:-1], other]]
+    with pytest.raises(UncoupleError, match="do not belong together: other device"):
+        read_scores(half, DIMENSIONS)
 
 
 def test_missing_and_repeated_shards_are_refused(shard_paths):

@@ -86,9 +86,8 @@ def measure_ability(
             def make(result: Result) -> None:
                 with suppressed(model, result.work.entries):
                     rows = [result.work.who() | row for row in ability_rows(harness, loaded, limit)]
-                write_metrics(
-                    rows, result.output, measured="ability", alike=ALIKE, **result.work.about(model.dtype), **about
-                )
+                ran = result.work.about(model.dtype, model.device)
+                write_metrics(rows, result.output, measured="ability", alike=ALIKE, **ran, **about)
 
             return make
 

@@ -147,7 +147,7 @@ class _Asker:
             self._keep(asked, [{"tokens": answer.taken, "sure": answer.sure} for answer in answers])
         rows = answer_rows(self.tokenizer, asked.questions, encoded, answers)
         metadata = {
-            **asked.variant.about(dtype),
+            **asked.variant.about(dtype, self.options.device),
             "dimension": asked.record["dimension"],
             "questions": asked.set_name,
             "prompt": vars(self.prompt),
@@ -155,6 +155,8 @@ class _Asker:
             "engine": self.options.engine,
             "batches": batches,
             "noise": asked.noise,
+            # The others are the origin's, known to be this variant's too.
+            "decoded": sum(answer.decoded for answer in answers),
         }
         write_table(rows, result.output, ANSWERS, metadata)
         empty, cut = sum(not row["answer"] for row in rows), sum(row["truncated"] for row in rows)

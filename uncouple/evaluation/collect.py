@@ -7,13 +7,13 @@ from typing import Any
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import METRIC_KEYS, METRICS
+from uncouple.records.formats import ASKING_KEYS, MACHINE_KEYS, METRIC_KEYS, METRICS
 from uncouple.variants.kinds import ORIGIN
 
 # What must be equal of the model in all files that are compared, by the names of their records.
-MODEL = ("weights", "tokenizer", "dtype")
+MODEL = ("weights", "tokenizer", *MACHINE_KEYS)
 # And of how answers were asked for.
-ASKED = (*MODEL, "generation", "questions", "prompt", "max_new_tokens", "engine", "batches")
+ASKED = (*MODEL, "generation", *ASKING_KEYS)
 
 
 def write_metrics(rows: list[dict[str, Any]], output: Path, **about: Any) -> None:
@@ -91,9 +91,11 @@ def _facts(path: Path, record: dict[str, Any], keys: Iterable[str]) -> dict[str,
     # A variant without a mask that is not the origin is a model of its own, such as a checkpoint: its weights differ.
     if not (known.get("mask") or known.get("noise") or known["variant"] == ORIGIN):
         facts.pop("weights", None)
-    # A noise is to have other batches, and in float32 an answer does not depend on them.
+    # A noise is to have other batches, and in float32 an answer depends neither on them nor on the device.
     if known.get("noise") or known["dtype"] == "float32":
         facts.pop("batches", None)
+    if known["dtype"] == "float32":
+        facts.pop("device", None)
     # Tasks may be measured one by one.
     tasks, limit = facts.pop("tasks", {}), facts.pop("limit", None)
     return (

@@ -34,6 +34,7 @@ class Answer:
         ids: its tokens without the stop token.
         taken: its tokens with the stop token.
         sure: for each, whether it was likeliest `decoding.beyond_doubt`.
+        decoded: how many of them the model was run for, one after another; the others were a draft's.
         goes_on: whether none has stopped it yet; in the end, whether it was cut off.
     """
 
@@ -41,6 +42,7 @@ class Answer:
         self.stops, self.goes_on = stops, True
         self.taken: list[int] = []
         self.sure: list[bool] = []
+        self.decoded = 0
 
     @property
     def ids(self) -> list[int]:
@@ -50,6 +52,7 @@ class Answer:
         """Add a token, and say whether the reply goes on."""
         self.taken.append(token)
         self.sure.append(sure)
+        self.decoded += logits is not None or not sure
         self.goes_on = token not in self.stops
         return self.goes_on
 

@@ -137,7 +137,8 @@ def _write_hsic(model: "PreTrainedModel", encoded: list[list[list[int]]], about:
     a, b = (_kernels(part, name) for part, name in zip(parts, names, strict=True))
     who = result.work.who() | {"dimension": "-".join(names)}
     rows = [who | row for row in hsic_rows(a, b, about["permutations"], about["seed"])]
-    write_metrics(rows, result.output, measured="hsic", alike=ALIKE, **result.work.about(model.dtype), **about)
+    ran = result.work.about(model.dtype, model.device)
+    write_metrics(rows, result.output, measured="hsic", alike=ALIKE, **ran, **about)
     low = sum(row["value"] < 0.05 for row in rows if row["metric"] == "hsic_p")
     say(f"hsic: {result.name}: of {len(a)} layers, {low} have p below 0.05")
 

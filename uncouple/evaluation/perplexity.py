@@ -75,7 +75,7 @@ def measure_perplexity(
     tokens = _window_tokens(window, opened[0].config["max_position_embeddings"])
     text = read_text(source)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    made_of = {"window": tokens, "windows": windows, "text": sha256}
+    made_of = {"window": tokens, "windows": windows, "text": sha256, "batch_size": batch_size}
     made_of |= {"code": code_of("evaluation.perplexity:measure_perplexity")}
     results = variant_results(opened, output, "perplexity", made_of, dtype, device)
 
@@ -125,7 +125,8 @@ def _write_perplexity(
     """
     with suppressed(model, result.work.entries):
         rows = [result.work.who() | row for row in perplexity_rows(model, cut, batch_size)]
-    write_metrics(rows, result.output, measured="perplexity", alike=ALIKE, **result.work.about(model.dtype), **about)
+    ran = result.work.about(model.dtype, model.device)
+    write_metrics(rows, result.output, measured="perplexity", alike=ALIKE, **ran, **about)
     say(f"perplexity: {result.name}: {rows[0]['value']:.3f} over {len(cut)} windows")
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
-from uncouple.models.devices import pick_devices
+from uncouple.models.devices import device_kind, pick_devices
 from uncouple.models.families import needs_own_attention
 from uncouple.models.folders import check_folder
 from uncouple.models.prompts import PromptFormat, bind_options
+from uncouple.records.formats import Record
+from uncouple.records.store import versions
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +61,15 @@ def load_tokenizer(
             "options."
         )
     return tokenizer, PromptFormat(prompt, bind_options(tokenizer, options or {}))
+
+
+def machine(dtype: str | torch.dtype, device: str | torch.device) -> Record:
+    """What a record says of where a model ran: a dict of `formats.MACHINE_KEYS`.
+
+    Args:
+        dtype, device: the model's.
+    """
+    return {"dtype": str(dtype).removeprefix("torch."), "device": device_kind(device), "versions": versions()}
 
 
 def dtype_name(config: Mapping[str, Any], dtype: str | torch.dtype, kind: str) -> str:

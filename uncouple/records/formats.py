@@ -114,8 +114,12 @@ def _has(record: Any, key: str) -> bool:
 _TEXTS = {"id": "string", "dimension": "string"}
 # What is measured of a variant says which one it was, and what of the model decides the result.
 _PRINTS = ("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation")
-VARIANT_KEYS = ("model", "variant", "mask", "dtype", *_PRINTS)
-ASKED_KEYS = (*VARIANT_KEYS, "dimension", "questions", "prompt", "max_new_tokens", "engine", "batches", "noise")
+# What decides a result besides, though in float32 a device no more than a near tie.
+MACHINE_KEYS = ("dtype", "device", "versions")
+VARIANT_KEYS = ("model", "variant", "mask", *MACHINE_KEYS, *_PRINTS)
+# How answers are asked for.
+ASKING_KEYS = ("questions", "prompt", "max_new_tokens", "engine", "batches")
+ASKED_KEYS = (*VARIANT_KEYS, "dimension", *ASKING_KEYS, "noise")
 
 SAMPLES = Format(
     "samples",
@@ -145,9 +149,9 @@ QUESTIONS = Format(
 # The top `keep` of each matrix's weights, for one model, one range of layers and one sample set.
 SCORE_SHARD = Format(
     "score shard",
-    version=1,
+    version=2,
     keys=("model.name", "model.fingerprint", "model.tokenizer", "samples.dimension", "samples.fingerprint")
-    + ("layers", "module", "prompt", "keep", "dtype", "matrices"),
+    + ("layers", "module", "prompt", "keep", *MACHINE_KEYS, "matrices"),
     columns={"module": "name", "index": "int64", "score": "float32"},
     checks=(top_of_each_matrix,),
     made_by="scoring.score",
@@ -174,7 +178,7 @@ MASK = Format(
 
 ANSWERS = Format(
     "answers",
-    version=1,
+    version=2,
     keys=ASKED_KEYS,
     columns=_TEXTS | {"question": "string", "answer": "string", "tokens": "int32", "truncated": "bool"},
     checks=(filled("id", "question"), unique("id"), as_recorded("dimension"), within("tokens", 0, float("inf"))),
@@ -190,7 +194,7 @@ REPLIES = Format("replies", version=2, columns={"tokens": "tokens", "sure": "boo
 # verdict.
 VERDICTS = Format(
     "verdicts",
-    version=1,
+    version=2,
     keys=(*ASKED_KEYS, "judge", "identity", "judge_kinds"),
     columns=_TEXTS
     | {"verdict": "string", "p_unsafe": "float32?"}

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import atomic_path, read_any, read_table, write_table
 from uncouple.records.fingerprint import fingerprint
-from uncouple.records.formats import Format, Record
+from uncouple.records.formats import FORMATS, Format, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,6 +118,12 @@ class Store:
 
 def _file_name(form: Format, key: Key) -> str:
     return hashlib.sha256(json.dumps([form.kind, key], sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
+
+
+def is_entry(path: Path) -> bool:
+    """Whether a file is one of a store, by its name and where it lies."""
+    folders = {form.kind.replace(" ", "-") for form in FORMATS.values()}
+    return path.parent.name in folders and re.fullmatch(r"[0-9a-f]{32}\.parquet", path.name) is not None
 
 
 def code_of(place: str, *kinds: type) -> str:

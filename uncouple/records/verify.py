@@ -12,7 +12,9 @@ from uncouple.errors import UncoupleError
 from uncouple.records.files import read_any
 from uncouple.records.formats import (
     ANSWERS,
+    ASKING_KEYS,
     FORMATS,
+    MACHINE_KEYS,
     MASK,
     MODEL,
     QUESTIONS,
@@ -23,6 +25,7 @@ from uncouple.records.formats import (
     Record,
 )
 from uncouple.records.sealed import REMEDY
+from uncouple.records.store import is_entry
 
 # In a model folder: its record, the hashes of its files, and of a checkpoint the folder of what made it.
 MODEL_RECORD, MODEL_HASHES, MADE_OF = "uncouple.json", ".hashed-by-uncouple", "uncouple"
@@ -76,7 +79,8 @@ def verify_paths(paths: Iterable[Path], check_model: Callable[[Path], Any]) -> t
             checked.append(file)
             one, told = _check_file(file, path)
             faults += told
-            found += [one] if one else []
+            # What a store keeps may be of other times, and belongs to nothing beside it.
+            found += [one] if one and not is_entry(file) else []
             if file.name == MODEL_RECORD and one:
                 faults += _tell(check_model, file.parent)
     for one in found:
@@ -200,7 +204,7 @@ def _of(*keys: str) -> Callable[[Found], Any]:
     return find
 
 
-_ASKED = ("fingerprints", "dtype", "questions", "prompt", "max_new_tokens", "engine", "batches", "noise")
+_ASKED = ("fingerprints", *MACHINE_KEYS, *ASKING_KEYS, "noise")
 _CHOICE = ("dimension", "label", "n", "seed")
 
 

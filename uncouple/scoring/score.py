@@ -13,7 +13,7 @@ from uncouple.models.devices import free_memory, pick_devices, release_memory
 from uncouple.models.families import find_linear_layers, split_name, target_names
 from uncouple.models.folders import check_folder, model_record
 from uncouple.models.head import check_head
-from uncouple.models.load import load_model, load_tokenizer, pick_dtype
+from uncouple.models.load import load_model, load_tokenizer, machine, pick_dtype
 from uncouple.models.prompts import Encoded, PromptFormat, encode_samples
 from uncouple.models.rope import longest_together
 from uncouple.models.skeleton import make_skeleton
@@ -82,7 +82,7 @@ def score_layers(
         "module": options.module,
         "prompt": vars(prompt),
         "keep": options.keep,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        **machine(model.dtype, model.device),
         "tokens": sum(lengths),
         "responses_cut": sum(e.cut > 0 for e in encoded),
         "matrices": matrices,

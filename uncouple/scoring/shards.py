@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from uncouple.errors import UncoupleError
 from uncouple.records.columns import group_by_module, module_column
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import SCORE_SHARD, Record
+from uncouple.records.formats import MACHINE_KEYS, SCORE_SHARD, Record
 
 # Flat row-major indices and scores of the top entries of a matrix, by rank.
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -76,7 +76,7 @@ class Scores:
 
 
 # What all shards of one selection must have in common; those of one dimension, all but what is per shard.
-_SHARED = ("model", "prompt", "keep", "dtype", "module")
+_SHARED = ("model", "prompt", "keep", *MACHINE_KEYS, "module")
 _PER_SHARD = ("layers", "tokens", "responses_cut", "matrices")
 
 
@@ -96,6 +96,8 @@ def read_scores(paths: Iterable[str | Path], dimensions: Sequence[str]) -> Score
         table, metadata = read_table(path, SCORE_SHARD)
         dimension = metadata["samples"]["dimension"]
         record = {k: v for k, v in metadata.items() if k not in _PER_SHARD}
+        if record["dtype"] == "float32":
+            record["device"] = None  # It changes nothing but the order of what is as good as equal.
         for other, keys in ((next(iter(first), dimension), _SHARED), (dimension, record)):
             known = scores.records.get(other, record)
             if differs := [key for key in keys if known[key] != record[key]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import device_kind
 from uncouple.models.folders import check_folder, model_record
-from uncouple.models.load import dtype_name, load_model
+from uncouple.models.load import dtype_name, load_model, machine
 from uncouple.progress import say
 from uncouple.records.files import digest
 from uncouple.records.formats import Record
@@ -54,14 +54,18 @@ class Variant:
         """What a record says that is this experiment's alone: two experiments may call one variant by two names."""
         return self.who() | {"mask": self.mask}
 
-    def about(self, dtype: str | torch.dtype) -> Record:
+    def about(self, dtype: str | torch.dtype, device: str | torch.device) -> Record:
         """What the record of all that is measured of a variant says.
 
         Returns:
-            dict of model, variant, mask, dtype, and the base's three `fingerprints` by what they are of.
+            dict of model, variant, mask, what `load.machine` gives, and the base's three `fingerprints` by what they
+            are of.
         """
-        about = self.names() | {"dtype": str(dtype).removeprefix("torch.")}
-        return about | {"fingerprints": {name: self.model[key] for name, key in PRINTS.items()}}
+        return (
+            self.names()
+            | machine(dtype, device)
+            | {"fingerprints": {name: self.model[key] for name, key in PRINTS.items()}}
+        )
 
     def key(self, dtype: str, device: str) -> dict[str, Any]:
         """What a measurement of this variant hangs on, whatever is measured, for the store.

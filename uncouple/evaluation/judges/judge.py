@@ -13,13 +13,12 @@ from uncouple.models.devices import device_kind
 from uncouple.models.thoughts import cut_thoughts
 from uncouple.progress import say
 from uncouple.records.files import digest, read_table, write_table
-from uncouple.records.formats import ANSWERS, VERDICTS
+from uncouple.records.formats import ANSWERS, ASKED_KEYS, VERDICTS
 from uncouple.records.store import Store, code_of, versions
 from uncouple.variants.each import Result, make_each, output_paths
 
 # What verdicts say of the answers that they are on, by which `measure` knows what can be compared.
-CARRIED: tuple[str, ...] = ("model", "variant", "mask", "fingerprints", "dimension", "questions")
-CARRIED += ("prompt", "dtype", "max_new_tokens", "engine", "batches", "noise")
+CARRIED = tuple(dict.fromkeys(key.partition(".")[0] for key in ASKED_KEYS))
 # A file that serves the answers of whatever dimension.
 ANY = None
 
@@ -79,6 +78,8 @@ class _Bench:
         self.call = judge.open(files, device)
         self.about: dict[str, Any] = {"judge": name, "judge_kinds": self.call.kinds}
         self.about["identity"] = judge.identity(files) | {"dtype": self.call.dtype}
+        if judge.runs_model:
+            self.about["identity"]["versions"] = versions("scikit-learn", "scipy")
         self.known: dict[tuple[str, str], Verdict] = {}
 
 
@@ -118,7 +119,6 @@ def verdicts_key(table: pa.Table, identity: dict[str, Any], judge: JudgeKind, de
     return {
         "answers": digest(*said),
         "judge": identity,
-        "versions": versions("scikit-learn", "scipy"),
         "device": device_kind(device),
         "batch_size": getattr(judge, "batch_size", None),
         "code": code_of("evaluation.judges.judge:judge_answers", type(judge)),
