@@ -120,7 +120,7 @@ def test_a_selection_rule_is_one_file(copy):
     """Weights in the top of no dimension, nor of the general set."""
 
     name = "rest"
-    description = "of none"
+    about = "of none"
 
     def select(self, tops, general, size, seed):
         import numpy as np
