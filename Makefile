@@ -13,7 +13,7 @@ run: $(VENV)/run.ready
 	@echo "Open results/report.html in a browser."
 
 # Drawn again when a figure or a caption is newer.
-results/report.html: $(wildcard results/figures/*/*.png) $(wildcard workflow/report/*.rst uncouple/reporting/*/*.py)
+results/report.html: $(wildcard results/figures/*/*.png) $(wildcard workflow/report/*.rst uncouple/reporting/*/*.py uncouple/evaluation/judges/*.py)
 	$(BIN)/snakemake --cores 1 --report $@
 
 test: $(VENV)/test.ready

@@ -259,6 +259,16 @@ def caption_file(part):
     return str(path)
 
 
+def report_file():
+    """The report's first words, and of each judge what its kind's docstring says."""
+    path = CAPTIONS / "workflow.rst"
+    judges = {name: caption(type(EXPERIMENT.judges[name])) for name in EXPERIMENT.judging}
+    told = [(ROOT / "workflow/report/workflow.rst").read_text(encoding="utf-8")]
+    told += [f"The judge ``{name}``: {text}" for name, text in judges.items()]
+    path.write_text("\n\n".join(told), encoding="utf-8")
+    return str(path)
+
+
 def figure_sources(wildcards):
     return PATHS.shown({part.TABLE for part in FIGURES.values()}, wildcards.model)
 

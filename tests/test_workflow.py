@@ -101,6 +101,8 @@ def test_the_report_shows_every_figure_with_caption_and_category(clone):
         "Gaussian kernels of median width",
         "held out",
         "side by side",
+        # What a judge's kind says of itself.
+        "a polite answer that does harm passes",
     ):
         assert words in page, words
 

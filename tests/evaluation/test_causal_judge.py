@@ -316,7 +316,7 @@ def test_a_model_card_without_one_clear_template_is_told(tmp_path, card):
 
 def test_an_answer_that_does_not_fit_is_named(make_judge, template):
     judge = causal_judge(make_judge("llama"), template, dtype="float32", device="cpu", batch_size=4)
-    with pytest.raises(UncoupleError, match=r"row 2 \(question 'Where\?'\).* tokens .*window of 256"):
+    with pytest.raises(UncoupleError, match=r"question 'Where\?'.* tokens .*window of 256"):
         judge(["Why?", "Where?"], ["No.", "Here. " * 200])
 
 

@@ -55,7 +55,8 @@ def test_the_name_of_a_kind_stands_in_its_own_file_alone():
             name = str(path.relative_to(ROOT / "uncouple"))
             if text in homes() and homes()[text] != module and (text, name) not in OTHERWISE:
                 found.append(f"{name}:{line}: {text!r}")
-    for path in sorted([*(ROOT / "rules").glob("*.smk"), ROOT / "workflow/Snakefile"]):
+    written = [*(ROOT / "rules").glob("*.smk"), *(ROOT / "workflow").rglob("*.rst"), ROOT / "workflow/Snakefile"]
+    for path in sorted(written):
         text = path.read_text(encoding="utf-8")
         found += [f"{path.name}: {name!r}" for name in homes() if f'"{name}"' in text or f"'{name}'" in text]
     assert found == []
@@ -119,7 +120,7 @@ def test_a_selection_rule_is_one_file(copy):
     """Weights in the top of no dimension, nor of the general set."""
 
     name = "rest"
-    description = "of none"
+    about = "of none"
 
     def select(self, tops, general, size, seed):
         import numpy as np

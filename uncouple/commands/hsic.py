@@ -11,7 +11,7 @@ from uncouple.evaluation.options import Pairing, Precision
 from uncouple.models.places import Running
 from uncouple.options import add_flags as add_options
 from uncouple.options import from_flags
-from uncouple.scoring.options import Scoring
+from uncouple.scoring.options import Prompting
 
 SUMMARY = "measure how two dimensions' representations depend on each other"
 
@@ -19,7 +19,7 @@ SUMMARY = "measure how two dimensions' representations depend on each other"
 def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("samples", nargs=2, help="samples tables of two dimensions")
     flags.add_variants(parser)
-    add_options(parser, Scoring, only=("prompt",))
+    add_options(parser, Prompting)
     add_options(parser, Pairing)
     add_options(parser, Precision)
     add_options(parser, Running)

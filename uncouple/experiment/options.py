@@ -50,7 +50,7 @@ class Dimension(Section):
     refusals: Source | None = Field(
         None,
         description="Raw samples whose response is a short refusal or caution. Of these and the compliances half train "
-        "a judge of the kind embedding, beside the safe and unsafe samples, and the other half tests it.",
+        "a trained judge, beside the safe and unsafe samples, and the other half tests it.",
     )
     compliances: Source | None = Field(
         None, description="Raw samples whose response is short and goes along with a harmful request."
@@ -64,8 +64,8 @@ class Dimension(Section):
     )
     phrases: File | None = Field(
         None,
-        description="Cautionary phrases, one a line; counted in the answers, and taken for a safe answer by a judge of "
-        "the kind phrases.",
+        description="Cautionary phrases, one a line; counted in the answers, and taken for a safe answer by a judge "
+        "that looks for them.",
         examples=["resources/phrases/fairness.txt"],
     )
 

@@ -7,10 +7,10 @@ definition, an assignment to a name, an import or a docstring, such as `matplotl
 `if`, or a definition under a decorator that may register it (one that is not in `definitions.PURE`).
 
 Not counted are layout, comments, docstrings, the order of definitions, how names are imported, texts for people (see
-`syntax.TEXTS`), `if TYPE_CHECKING:`, and what versions of Python say differently. Nothing of the package is run. A
-class counts whole, with all its methods, and an object's methods count since whoever makes the object names its class.
-Local names are told from global ones; where that is in doubt, the global one counts too. Other packages are not looked
-into: the environment pins them.
+`syntax.TEXTS`, ABOUT and TELLERS), `if TYPE_CHECKING:`, what versions of Python say differently, and how
+fingerprints are made. Nothing of the package is run. A class counts whole, with all its methods, and an object's
+methods count since whoever makes the object names its class. Local names are told from global ones; where that is in
+doubt, the global one counts too. Other packages are not looked into: the environment pins them.
 
 What cannot be followed is an error with file and line: a module of the package as a value, or looked into by a name
 that is not written out; `globals()`, `eval`, `import *`; an import of what is not there. A verb that picks a module by
@@ -30,10 +30,12 @@ from types import ModuleType
 from typing import NamedTuple
 
 from uncouple.records.definitions import Import, Module, Place
-from uncouple.records.syntax import Reading, Use
+from uncouple.records.syntax import TELLERS, Reading, Use
 
 PACKAGE = Path(__file__).parent.parent
 IMPORTERS = {"importlib.import_module", "__import__"}
+# How fingerprints are made counts by the fingerprints that it makes, and for no step that records one besides.
+ITSELF = Place("records.fingerprint", "fingerprint")
 UNFOLLOWED = {*IMPORTERS, "globals", "eval", "exec", "runpy", "builtins"}
 # What makes an error of a text that says what is wrong; and where a name leads, with the attributes left over.
 Fault = Callable[[str], ValueError]
@@ -114,7 +116,7 @@ class Package:
                     facts = self._facts[place] = self._facts.get(place) or self._find_facts(place)
                     found[place] = facts.text
                     parts += facts.parts
-                    todo += facts.reached
+                    todo += facts.reached - {ITSELF}
         for package, fault in parts:
             if not any(str(place).startswith(f"{package}.") for place in starts):
                 raise fault(f"which part of {package} is loaded? Name it among the roots of the fingerprint.")
@@ -169,6 +171,7 @@ class Package:
         """What a statement of a definition (`owner`) says, each name as what it stands for; adds what it reaches."""
         facts.reached.update(self._loaded(module, reading.imports))
         pieces = reading.pieces.copy()
+        told: set[int] = set()
         for use, (line, *positions) in reading.uses.items():
             if not (use.name in module.bindings or use.imports or use.name in UNFOLLOWED):
                 continue  # A builtin name.
@@ -178,9 +181,11 @@ class Package:
             found = self._resolved[key]
             for position in positions:
                 pieces[position] = found.text
+            if found.text in TELLERS.values():
+                told.update(reading.words.get(use, ()))
             facts.reached.update(found.reached)
             facts.parts.extend(found.parts)
-        return " ".join(pieces)
+        return " ".join(piece for position, piece in enumerate(pieces) if position not in told)
 
     def _resolve(self, module: Module, use: Use, line: int, owner: str) -> Facts:
         facts, fault = Facts("", set(), []), functools.partial(module.fault, line)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # Of these alone: a figure's `title` and a sample's `label` are results.
 TEXTS = {"help", "description", "title", "examples", "metavar", "epilog"}
 TAKE_TEXTS = {"ArgumentParser", "add_parser", "add_subparsers", "add_argument", "add_argument_group", "Field"}
+# Attributes of a class that tell people what it is: of these no words count, only expressions and the keys of a dict.
+ABOUT = {"about", "inputs"}
+# What tells people what happens or is wrong, by name, with what the name must lead to: its words do not count either.
+TELLERS = {"say": "@progress:say", "UncoupleError": "@errors:UncoupleError"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 # Fields of the syntax that are blocks of statements, and those that are types.
@@ -49,6 +53,7 @@ class Reading:
         pieces: list of str, of the text; a name's own piece is to be replaced by what the name stands for.
         bound: list of (name, `Import` or None) that it binds in the module.
         uses: dict of `Use` to a list: the line of the first, and the position of the piece of each.
+        words: dict of `Use`, where it may be one of TELLERS, to the positions of the pieces that are its words.
         imports: list of what `Module.read_import` gives.
         bases: of a class, list of (name, attributes after it).
         is_told: whether it is a class that is told of each class that inherits from it when that is made.
@@ -58,6 +63,7 @@ class Reading:
         self.pieces: list[str] = []
         self.bound: list[tuple[str, Import | None]] = []
         self.uses: dict[Use, list[int]] = {}
+        self.words: dict[Use, list[int]] = {}
         self.imports: list[Import] = []
         # Uses that no scope has bound so far, as (name, position, node, attributes); and each open scope: a dict of the
         # names that it binds to their `Import`s (None for a name declared global), or None for a class, whose names
@@ -81,6 +87,8 @@ class Reading:
         attributes += getattr(node, "looked_up", ())
         found = Use(name, attributes, imports, getattr(node, "call", None))
         self.uses.setdefault(found, [node.lineno]).append(position)
+        if words := getattr(node, "words", None):
+            self.words.setdefault(found, []).extend(words)
 
     def _read(self, value: Any) -> None:
         READERS.get(type(value), Reading._fields)(self, value)
@@ -180,6 +188,8 @@ class Reading:
 
     def _class(self, node: ast.ClassDef) -> None:
         self._bind(node.name)
+        for words in itertools.chain.from_iterable(_words(_about(each)) for each in node.body):
+            words.value = ""
         self._scopes.append(None)
         self._fields(node)
         self._scopes.pop()
@@ -215,6 +225,10 @@ class Reading:
         called.call = first, second = (*(_text(each) for each in given[:2]), None, None)[:2]
         if name == "getattr" and second is not None:
             given[0].looked_up = (second,)
+        if name in TELLERS:
+            called.words = []
+            for words in itertools.chain.from_iterable(map(_words, given)):
+                words.given_to = called.words
         if name in TAKE_TEXTS:
             kept = [each for each in node.keywords if not (each.arg in TEXTS and _is_text(each.value))]
             node = ast.Call(called, given, kept)
@@ -230,7 +244,7 @@ class Reading:
         self.pieces.append(type(node).__name__)
 
     def _constant(self, node: ast.Constant) -> None:
-        self.pieces.append(ascii(node.value))
+        self._piece(node, node.value)
         if self._in_annotation and isinstance(node.value, str):
             with contextlib.suppress(SyntaxError, ValueError):
                 self._read(ast.increment_lineno(ast.parse(node.value, mode="eval").body, node.lineno - 1))
@@ -238,12 +252,19 @@ class Reading:
     def _joined(self, node: ast.JoinedStr) -> None:
         """An f-string; between its values versions of Python cut texts differently, or add empty ones."""
         self.pieces.append("(JoinedStr")
-        for are_texts, values in itertools.groupby(node.values, lambda each: isinstance(each, ast.Constant)):
+        for are_texts, group in itertools.groupby(node.values, lambda each: isinstance(each, ast.Constant)):
+            values = list(group)
             if not are_texts:
                 self._list(values)
             elif text := "".join(_text(each) or "" for each in values):
-                self.pieces.append(ascii(text))
+                self._piece(values[0], text)
         self.pieces.append(")")
+
+    def _piece(self, node: ast.AST, value: Any) -> None:
+        """The piece of a constant, which may be words that someone is told."""
+        if (given_to := getattr(node, "given_to", None)) is not None:
+            given_to.append(len(self.pieces))
+        self.pieces.append(ascii(value))
 
 
 READERS: dict[type, Callable[[Reading, Any], None]] = {
@@ -287,8 +308,34 @@ def running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
-def _text(node: ast.AST) -> str | None:
+def _text(node: ast.AST | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _words(node: ast.AST | None) -> Iterator[Any]:
+    """The constants that a text is put together from, or those of a dict's values; none that an expression looks at."""
+    if isinstance(node, ast.JoinedStr):
+        yield from (each for each in node.values if isinstance(each, ast.Constant))
+    elif isinstance(node, ast.Dict):
+        yield from itertools.chain.from_iterable(map(_words, node.values))
+    elif isinstance(node, ast.IfExp):
+        yield from (*_words(node.body), *_words(node.orelse))
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        yield from (*_words(node.left), *_words(node.right))
+    elif _text(node) is not None:
+        yield node
+
+
+def _about(node: ast.stmt) -> ast.expr | None:
+    """What a statement of a class sets one of ABOUT to; with a type other than ClassVar that would be a field."""
+    if isinstance(node, ast.AnnAssign):
+        kind = node.annotation.value if isinstance(node.annotation, ast.Subscript) else node.annotation
+        return node.value if dotted_name(kind)[0] == "ClassVar" and _is_named(node.target) else None
+    return node.value if isinstance(node, ast.Assign) and all(map(_is_named, node.targets)) else None
+
+
+def _is_named(target: ast.expr) -> bool:
+    return isinstance(target, ast.Name) and target.id in ABOUT
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -62,6 +62,6 @@ def parts(kind: str, measured: Iterable[str]) -> dict[str, ModuleType]:
     return {name: part for name in part_names(kind) if is_wanted(part := find(name), measured)}
 
 
-def caption(part: ModuleType) -> str:
-    """What a figure or table shows, in reStructuredText."""
+def caption(part: ModuleType | type) -> str:
+    """What a figure or table shows, or a kind of judge is, in reStructuredText."""
     return inspect.cleandoc(part.__doc__ or "")

@@ -9,8 +9,8 @@ from uncouple.models.prompts import Prompt
 from uncouple.options import Count, Dtype, Section, Share, Whole, narrowed
 
 
-class Scoring(Section):
-    """Options of one scoring job: they decide its scores, or its speed."""
+class Prompting(Section):
+    """How a model reads samples, whatever is measured on them."""
 
     prompt: Prompt = Field(
         "auto",
@@ -18,6 +18,11 @@ class Scoring(Section):
         "tokenizer's special tokens, published is bare without the response's first token, as the published code does "
         "it. auto is chat where the model has a template, else bare.",
     )
+
+
+class Scoring(Prompting):
+    """Options of one scoring job: they decide its scores, or its speed."""
+
     module: Module = Field(
         "mlp", description="Which linear layers are scored, mlp, attention or all. Variants choose among these."
     )

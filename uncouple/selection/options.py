@@ -19,7 +19,7 @@ class Selection(Section):
 
     select: Annotated[str, OneOf(tuple(RULES))] = Field(
         COUPLED.name,
-        description=f"Which weights. {'; '.join(f'{rule.name}, {rule.description}' for rule in RULES.values())}.",
+        description=f"Which weights. {'; '.join(f'{rule.name}, {rule.about}' for rule in RULES.values())}.",
     )
     ratio: Share = Field(1e-5, description="Share of each matrix that is a dimension's top (the paper's q).")
     general_ratio: Share | None = Field(

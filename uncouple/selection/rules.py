@@ -27,16 +27,14 @@ class Rule:
 
     Attributes:
         name: as `select` names it.
-        description: what is selected.
-        label: of its line in the figure of how many weights couple; None leaves it out.
+        about: what is selected, for people.
         is_drawn: whether chance decides, so that how many it takes says nothing.
         keeps_general: whether the general set's top is left in.
         goes_astray: whether some of its weights are coupled and some are not, so that it is told how many are.
     """
 
     name: str
-    description: str
-    label: str | None = None
+    about: str
     is_drawn = False
     keeps_general = False
     goes_astray = False
@@ -94,8 +92,7 @@ class Coupled(Rule):
     """
 
     name = "coupled"
-    description = "in the tops of all dimensions and not of the general set"
-    label: str | None = "coupled: those not in the general top"
+    about = "in the tops of all dimensions and not of the general set"
 
     def select(self, tops: list[Index], general: Index, size: int, seed: list[int]) -> Index:
         import numpy as np
@@ -117,8 +114,7 @@ class Published(Rule):
     """
 
     name = "published"
-    description = "what the published code computes"
-    label = "what the published code selects"
+    about = "what the published code computes"
     goes_astray = True
 
     def select(self, tops: list[Index], general: Index, size: int, seed: list[int]) -> Index:
@@ -161,10 +157,13 @@ class Published(Rule):
 
 
 class OneOnly(Rule):
-    """Weights in the top of one dimension and of no other, nor of the general set."""
+    """Weights in the top of one dimension and of no other, nor of the general set.
 
-    def __init__(self, place: int, name: str, description: str) -> None:
-        self.place, self.name, self.description = place, name, description
+    Attributes:
+        place: of that dimension.
+    """
+
+    place: int
 
     def select(self, tops: list[Index], general: Index, size: int, seed: list[int]) -> Index:
         import numpy as np
@@ -179,11 +178,27 @@ class OneOnly(Rule):
         return counts, (np.delete(since, self.place, axis=0) > counts).all(axis=0)
 
 
+class FirstOnly(OneOnly):
+    """Weights of the first dimension alone."""
+
+    name = "A-only"
+    about = "of the first dimension alone"
+    place = 0
+
+
+class SecondOnly(OneOnly):
+    """Weights of the second dimension alone."""
+
+    name = "B-only"
+    about = "of the second dimension alone"
+    place = 1
+
+
 class Union(Rule):
     """Weights in the top of any dimension and not in the general set's top."""
 
     name = "union"
-    description = "of any"
+    about = "of any"
 
     def select(self, tops: list[Index], general: Index, size: int, seed: list[int]) -> Index:
         import numpy as np
@@ -198,8 +213,7 @@ class Intersection(Coupled):
     """Weights in the tops of all dimensions, the general set's top left in: shows why it is taken out."""
 
     name = "intersection"
-    description = "of all, the general top left in"
-    label = "in the tops of all dimensions"
+    about = "of all, the general top left in"
     keeps_general = True
 
     def select(self, tops: list[Index], general: Index, size: int, seed: list[int]) -> Index:
@@ -210,8 +224,7 @@ class Random(Coupled):
     """As many weights of each matrix as are coupled, drawn: shows that the choice matters."""
 
     name = "random"
-    description = "as many as coupled, drawn"
-    label = None
+    about = "as many as coupled, drawn"
     is_drawn = True
 
     def select(self, tops: list[Index], general: Index, size: int, seed: list[int]) -> Index:
@@ -224,12 +237,18 @@ RULES: dict[str, Rule] = {
     for rule in (
         COUPLED,
         Published(),
-        OneOnly(0, "A-only", "of the first dimension alone"),
-        OneOnly(1, "B-only", "of the second dimension alone"),
+        FirstOnly(),
+        SecondOnly(),
         Union(),
         Intersection(),
         Random(),
     )
+}
+# Lines of the figure of how many weights couple, from the most weights to the fewest. A mask reaches none of these.
+LABELS = {
+    Intersection.name: "in the tops of all dimensions",
+    Published.name: "what the published code selects",
+    Coupled.name: "coupled: those not in the general top",
 }
 
 

@@ -33,7 +33,7 @@ LEADS = ("", " ", "\n", "\n\n")
 
 
 class Causal(ModelJudge):
-    """A language model that is asked."""
+    """A language model that replies safe or unsafe."""
 
     about: ClassVar = "is a language model that replies safe or unsafe"
     inputs: ClassVar = {
@@ -112,7 +112,7 @@ def causal_judge(
         for row, ids in enumerate(encoded):
             if len(ids) + REPLY_TOKENS > window:
                 raise UncoupleError(
-                    f"row {row + 1} (question {questions[row][:60]!r}): with its answer it makes {len(ids)} tokens for "
+                    f"question {questions[row][:60]!r}: with its answer it makes {len(ids)} tokens for "
                     f"the judge {folder}, whose window of {window} must also hold a reply of {REPLY_TOKENS}. "
                     "Shorten or remove it."
                 )

@@ -9,7 +9,10 @@ from uncouple.records.files import file_sha256
 
 
 class Embedding(ModelJudge):
-    """A logistic regression of what an encoder makes of question and answer, and of the answer's words."""
+    """A classifier of sentence embeddings and words, trained on labelled answers.
+
+    Its own figure says how good it is on prompts that it was not trained on; on another model's answers it is worse.
+    """
 
     about: ClassVar = (
         "is a classifier of embeddings and words, trained on the dimensions' safe and unsafe samples, refusals and "

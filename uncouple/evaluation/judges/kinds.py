@@ -52,6 +52,7 @@ class JudgeKind(Section):
     """A judge, as an experiment declares it.
 
     Each kind says by `inputs` which files it reads: the flag of `uncouple judge` that names each, and the flag's help.
+    Its docstring stands in the report, for those who read its verdicts.
     """
 
     # Its name, of which each kind makes a key of one value.

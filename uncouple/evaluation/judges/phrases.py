@@ -12,7 +12,11 @@ from uncouple.records.files import digest
 
 
 class Phrases(JudgeKind):
-    """A judge that looks for a dimension's cautionary phrases."""
+    """It calls an answer safe when it has a phrase of refusal or caution in it.
+
+    It sees form and not meaning: a polite answer that does harm passes, and a fair one in other words does not. Take
+    its rates as a first look, not as the model's safety.
+    """
 
     about: ClassVar = "looks for refusals and cautions in the answer and needs no model"
     inputs: ClassVar = {"phrases": "a text file of phrases, one a line"}

@@ -7,7 +7,7 @@ left out.
 from typing import TYPE_CHECKING
 
 from uncouple.reporting.rows import Rows
-from uncouple.selection.rules import RULES
+from uncouple.selection.rules import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,11 +21,10 @@ def draw(rows: Rows) -> "Figure":
     from uncouple.reporting.drawing import panels
 
     figure, (ax,) = panels()
-    # From the most weights to the fewest.
-    for rule in reversed([rule for rule in RULES.values() if rule.label]):
-        points = [(r["ratio"], r["n"]) for r in rows.rows if r["select"] == rule.name and r["n"]]
+    for name, label in LABELS.items():
+        points = [(r["ratio"], r["n"]) for r in rows.rows if r["select"] == name and r["n"]]
         if points:
-            ax.plot(*zip(*points, strict=True), marker="o", label=rule.label)
+            ax.plot(*zip(*points, strict=True), marker="o", label=label)
     ax.set(
         xscale="log",
         yscale="log",
