@@ -18,6 +18,7 @@ from uncouple.evaluation import engines
 from uncouple.evaluation.answers import answer_questions
 from uncouple.evaluation.judges.causal import Causal
 from uncouple.evaluation.judges.judge import judge_answers
+from uncouple.evaluation.judges.kinds import Judging
 from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.models.fetch import fetch_model
 from uncouple.models.load import load_model
@@ -263,7 +264,7 @@ def test_the_same_answer_to_the_same_question_is_judged_once(made, asked, monkey
             pairs.extend(zip(questions, answers, strict=True))
             return [("safe" if len(answer) % 2 else "unsafe", len(answer) / 100) for answer in answers]
 
-        return call
+        return Judging(call)
 
     monkeypatch.setattr(Phrases, "open", make)
     judge_answers(asked, made / "together/{variant}/{dimension}", *judged)
