@@ -204,6 +204,8 @@ def test_vllm_answers_as_transformers_do(model_folder, questions, tmp_path, monk
         found[engine] = table.to_pylist()
         assert record["engine"] == engine
         assert record["dtype"] == "float32"
+        assert record["decoded"] == sum(row["tokens"] + (not row["truncated"]) for row in found[engine])
+        assert ("vllm" in record["versions"]) == (engine == "vllm")
     assert found["vllm"] == found["transformers"]
     assert not list(model_folder.parent.glob("tmp*"))
 

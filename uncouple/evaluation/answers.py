@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.options import Questioning
+from uncouple.evaluation.options import ENGINE_KINDS, Questioning
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import encode_question
 from uncouple.models.thoughts import cut_thoughts, decode_answers
@@ -105,13 +105,17 @@ def answers_key(asked: Asked, options: Questioning) -> Record:
     """What answers hang on, for the store; see `Variant.key`."""
     key = asked.variant.key(options.dtype, options.device)
     key |= {name: value for name, value in options if name not in key}
-    if options.engine == "vllm":
-        key |= {"versions": versions("vllm")}
     return key | {
+        "versions": asked_with(options),
         "questions": asked.set_name,
         "noise": asked.noise,
         "code": code_of("evaluation.answers:answer_questions"),
     }
+
+
+def asked_with(options: Questioning) -> dict[str, str | None]:
+    """`store.versions` of what answers come from."""
+    return versions(*ENGINE_KINDS[options.engine].libraries)
 
 
 class _Asker:
@@ -147,7 +151,7 @@ class _Asker:
             self._keep(asked, [{"tokens": answer.taken, "sure": answer.sure} for answer in answers])
         rows = answer_rows(self.tokenizer, asked.questions, encoded, answers)
         metadata = {
-            **asked.variant.about(dtype, self.options.device),
+            **asked.variant.about(dtype, self.options.device) | {"versions": asked_with(self.options)},
             "dimension": asked.record["dimension"],
             "questions": asked.set_name,
             "prompt": vars(self.prompt),

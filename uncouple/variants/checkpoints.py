@@ -12,7 +12,7 @@ from uncouple.models.folders import describe_model, model_files, model_record
 from uncouple.models.weights import WeightFiles, decode, encode, entry_format
 from uncouple.progress import Progress, say
 from uncouple.records.files import FOLDER_MARKER, atomic_folder, check_apart, read_record, write_record
-from uncouple.records.formats import CHECKPOINT, MODEL
+from uncouple.records.formats import CHECKPOINT, MODEL, Record
 from uncouple.variants.masks import Entries, read_mask
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
@@ -114,7 +114,7 @@ def copy_file(source: str | Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _write_entries(folder, entries, suppress):
+def _write_entries(folder: Path, entries: Entries, suppress: bool) -> int:
     """Set entries to zero, or back to their values, in the files of `folder`; how many."""
     files = WeightFiles(folder)
     count = 0
@@ -137,7 +137,7 @@ def _write_entries(folder, entries, suppress):
     return count
 
 
-def _model_card(metadata, count):
+def _model_card(metadata: Record, count: int) -> str:
     total = sum(rows * columns for rows, columns in metadata["shapes"].values())
     sets = "\n".join(
         f"| {name} | {record['samples']['n']} | {record['samples']['label']} | {record['samples']['seed']} |"
