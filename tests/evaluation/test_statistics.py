@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from uncouple.evaluation import statistics
-from uncouple.evaluation.statistics import adjust_holm, difference_interval, exact_mcnemar, mean, rate
+from uncouple.evaluation.statistics import adjust_holm, detectable, difference_interval, exact_mcnemar, mean, rate
 
 COUNTS = st.integers(1, 5000).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of)))
 
@@ -233,3 +233,37 @@ def test_the_interval_of_a_mean_of_like_values_is_no_point(value, lowest, of):
 
 def test_a_mean_of_nothing_has_no_value():
     assert mean([], 0, 1) == {"value": None, "low": None, "high": None}
+
+
+# What could have been seen
+
+
+@pytest.mark.parametrize(("of", "smallest"), [(657, 0.050), (2165, 0.027)])
+def test_known_differences_that_can_be_seen_where_a_fifth_changes(of, smallest):
+    assert detectable(round(0.2 * of), of, 0.05) == pytest.approx(smallest, abs=0.001)
+
+
+def test_where_all_changes_go_one_way_six_of_them_are_seen():
+    assert binom.sf(5, 64, detectable(0, 64, 0.05)) == pytest.approx(0.8)
+
+
+def test_too_few_pairs_see_nothing():
+    assert detectable(0, 0, 0.05) is None
+    # Five that all go one way have a p-value of 0.0625.
+    assert detectable(0, 5, 0.05) is None
+    assert detectable(0, 6, 0.05) == pytest.approx(0.8 ** (1 / 6))
+    assert detectable(0, 6, 0.05 / 2) is None
+
+
+@pytest.mark.parametrize("of", [20, 64, 192])
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.5])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 12])
+def test_a_simulation_finds_it_four_times_in_five(of, share, level):
+    changed = round(share * of)
+    difference = detectable(changed, of, level)
+    share = max(changed / of, difference)
+    draw = np.random.default_rng(0)
+    counts = draw.multinomial(of, [(share + difference) / 2, (share - difference) / 2, 1 - share], size=20_000)
+    p_value = functools.cache(exact_mcnemar)
+    found = np.mean([p_value(int(gained), int(lost)) < level for gained, lost, _ in counts])
+    assert 0.79 <= found <= 0.81

@@ -241,7 +241,7 @@ def test_a_folder_of_the_users_is_hashed_each_time_and_not_written_to(copy):
 def test_what_is_measured_of_a_variant_carries_all_three(fetched):
     (variant,), record = open_variants(fetched, [("origin", None)]), model_record(fetched)
     prints = {"weights": record["fingerprint"], "tokenizer": record["tokenizer"], "generation": record["generation"]}
-    assert variant.about("torch.float32")["fingerprints"] == prints
+    assert variant.about("torch.float32", "cpu")["fingerprints"] == prints
     assert len(set(prints.values())) == 3
 
 

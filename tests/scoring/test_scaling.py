@@ -16,7 +16,7 @@ from uncouple.models.prompts import Encoded, encode_question
 from uncouple.scoring import gradients
 from uncouple.scoring.gradients import accumulate_gradients
 from uncouple.scoring.packing import Batch
-from uncouple.scoring.scaling import FAINTEST, HEAD_REACH, REACHES, Scaling, largest_of_each
+from uncouple.scoring.scaling import FAINTEST, HEAD_REACH, NOTHING, REACHES, Scaling, largest_of_each
 
 DOWN = "model.layers.1.mlp.down_proj"
 
@@ -98,7 +98,7 @@ def test_a_batch_is_done_again_for_the_layers_whose_gradients_did_not_fit(both, 
 
 
 def test_scaled_batches_are_halved_where_memory_runs_out(both):
-    from test_memory import little_memory
+    from test_gradients_memory import little_memory
 
     _, half, names, encoded = both("float16", {DOWN: -17})
     truth = accumulate_gradients(half, names, batch_samples(encoded, 1))
@@ -130,7 +130,8 @@ def test_a_gradient_is_fitted_by_powers_of_two_a_sample_and_undone_exactly(lengt
     draw = torch.Generator().manual_seed(seed)
     batch = Batch(tuple(Encoded([0] * n, 1) for n in lengths), tuple(map(str, lengths)))
     found = Scaling(batch, attempt)
-    first = found.undo()
+    ones = torch.ones(sum(lengths))
+    first = found.undo(ones)
     assert [1 / f for f in found.head_factors] == first.tolist()
     # The loss divides by the length, and so each token's share of the gradient at the head is at most 2**HEAD_REACH.
     for factor, n in zip(found.head_factors, lengths, strict=True):
@@ -141,7 +142,7 @@ def test_a_gradient_is_fitted_by_powers_of_two_a_sample_and_undone_exactly(lengt
     fitted = found.fit(gradient[None])[0]
     assert fitted.dtype == torch.float16
     for before, after, was, factor in zip(
-        gradient.split(lengths), fitted.split(lengths), first, found.undo(), strict=True
+        gradient.split(lengths), fitted.split(lengths), first, found.undo(ones), strict=True
     ):
         assert 2.0 ** (found.reach - 1) <= after.max() < 2.0**found.reach
         assert torch.equal(after.double() * factor.double(), before.double() * was.double())
@@ -165,6 +166,19 @@ def test_float32_and_bfloat16_are_not_scaled(both, monkeypatch):
     full, half, names, encoded = both("bfloat16")
     for model in (full, half):
         assert accumulate_gradients(model, names, batch_samples(encoded, 10_000))
+
+
+def test_rounding_in_place_of_nothing_adds_nothing():
+    """At the last attempt alone: before it a fainter gradient may yet be brought nearer."""
+    batch = Batch((Encoded([0] * 2, 1), Encoded([0] * 3, 1)), ("a", "b"))
+    largest = torch.tensor([0.0, NOTHING / 2, 0.0, 1.0, 1.0])
+    for attempt in range(len(REACHES)):
+        is_last = attempt == len(REACHES) - 1
+        scaling = Scaling(batch, attempt)
+        assert scaling.find_misfits(largest).tolist() == [not is_last] * 2 + [False] * 3
+    assert [bool(factor) for factor in scaling.undo(largest)] == [False, True]
+    # What is more than rounding and less than float16 holds well is still told.
+    assert scaling.find_misfits(largest * 4)[0]
 
 
 def test_gradients_that_are_nothing_indeed_are_no_error(both):

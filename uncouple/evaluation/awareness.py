@@ -8,7 +8,7 @@ from typing import Any
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import ASKED, check_alike, write_metrics
 from uncouple.evaluation.judges.replies import KINDS
-from uncouple.evaluation.statistics import adjust_holm, difference_interval, exact_mcnemar, mean, rate
+from uncouple.evaluation.statistics import adjust_holm, detectable, difference_interval, exact_mcnemar, mean, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import fingerprint
@@ -41,6 +41,8 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
     - `p_holm`: the same, adjusted by Holm over all variants and dimensions of this one judge, noises left out.
     - `effect`: whether the difference is called one, 1 or 0: `p_holm` is below 0.05 and more verdicts changed (`n` of
       `of`) than under any noise, which is the origin once more in other batches: what arithmetic alone does is none.
+    - `detectable`: the smallest difference that could have been called an effect with a power of 80%, where `n` of the
+      `of` verdicts change: by the exact McNemar test, at the level of Holm's first step, so no smaller than it is.
     - `p_unsafe`: the mean p(unsafe) of the `n` verdicts, of all `of` that are safe or unsafe, with which the judge
       gives one, with a t interval; null where it gives none.
     - `p_unsafe_difference`: the mean of p(unsafe) less the origin's, over the `of` questions where both have one, of
@@ -75,7 +77,7 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
             found |= {(metric, judge): row for metric, row in _compare(before, verdicts).items()}
         rows |= {(model, variant, dimension, *what): row for what, row in found.items()}
     rows |= _holm_rows(rows, noises)
-    rows |= _effect_rows(rows, noises)
+    rows |= _effect_rows(rows, noises) | _detectable_rows(rows, noises)
     told = [_named(key) | row for key, row in rows.items()]
     told += _agreement_rows(files) + _kind_rows(records) + _batch_rows(noises)
     write_metrics(told, output, code=fingerprint("evaluation.awareness"))
@@ -171,16 +173,38 @@ def _judged(verdicts: Columns) -> list[tuple[str, str]]:
     return [(i, v) for i, v in zip(verdicts["id"], verdicts["verdict"], strict=True) if v != "none"]
 
 
-def _holm_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers]:
-    families: dict[tuple[str, str | None], list[tuple[Of, Numbers]]] = {}
-    for (model, variant, dimension, metric, judge), row in rows.items():
+def _families(rows: Mapping[Of, Numbers], noises: Noises) -> list[list[Of]]:
+    """The p-values that are looked at together."""
+    families: dict[tuple[str, str | None], list[Of]] = {}
+    for key, row in rows.items():
+        model, variant, dimension, metric, judge = key
         if metric == "p" and (model, variant, dimension) not in noises and row["value"] is not None:
-            families.setdefault((model, judge), []).append(((model, variant, dimension, "p_holm", judge), row))
+            families.setdefault((model, judge), []).append(key)
+    return list(families.values())
+
+
+def _instead(key: Of, metric: str) -> Of:
+    """The key of another metric of the same comparison."""
+    return (*key[:3], metric, key[4])
+
+
+def _holm_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers]:
     adjusted: dict[Of, Numbers] = {}
-    for family in families.values():
-        values = adjust_holm([row["value"] for _, row in family])
-        adjusted |= {key: row | {"value": value} for (key, row), value in zip(family, values, strict=True)}
+    for family in _families(rows, noises):
+        values = adjust_holm([rows[key]["value"] for key in family])
+        for key, value in zip(family, values, strict=True):
+            adjusted[_instead(key, "p_holm")] = rows[key] | {"value": value}
     return adjusted
+
+
+def _detectable_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers]:
+    found: dict[Of, Numbers] = {}
+    for family in _families(rows, noises):
+        for key in family:
+            changed, of = (rows[_instead(key, "difference")][name] for name in ("n", "of"))
+            value = detectable(changed, of, SIGNIFICANT / len(family))
+            found[_instead(key, "detectable")] = {"value": value, "n": changed, "of": of}
+    return found
 
 
 def _effect_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers]:

@@ -7,6 +7,8 @@ from typing import Any
 
 # What all intervals hold the truth with.
 CONFIDENCE = 0.95
+# How often a test is to find a difference that it is said to be able to find.
+POWER = 0.8
 
 
 def rate(n: int, of: int) -> dict[str, Any]:
@@ -38,6 +40,43 @@ def exact_mcnemar(gained: int, lost: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+
+
+def detectable(changed: int, of: int, level: float) -> float | None:
+    """The smallest difference of two proportions of the same pairs that the exact McNemar test finds with `POWER`.
+
+    Args:
+        changed: pairs that differ, taken for their share in truth; where the difference is larger, it is that.
+        of: all pairs.
+        level: below which p-value the test has found one.
+
+    Returns:
+        float, 0 to 1; None where so few pairs could show none.
+    """
+    share = changed / of if of else 0
+    low, high = 0.0, 1.0
+    if _power(high, share, of, level) < POWER:
+        return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(middle, share, of, level) >= POWER else (middle, high)
+    return high
+
+
+def _power(difference: float, share: float, of: int, level: float) -> float:
+    """How often the exact McNemar test finds a difference, where such a share of pairs differs."""
+    import numpy as np
+    from scipy.stats import binom
+
+    share = max(share, difference)
+    if not share:
+        return 0.0
+    differing = np.arange(of + 1)
+    # So many of them, or more, must go one way.
+    needed = binom.isf(level / 2, differing, 0.5) + 1
+    up = (share + difference) / (2 * share)
+    found = binom.sf(needed - 1, differing, up) + binom.sf(needed - 1, differing, 1 - up)
+    return float(binom.pmf(differing, of, share) @ found)
 
 
 def difference_interval(gained: int, lost: int, of: int) -> tuple[float | None, float | None]:

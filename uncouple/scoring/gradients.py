@@ -148,23 +148,28 @@ class _Hooks:
         kept, g = self.inputs.pop(name), g.flatten(0, -2)
         if not self.scaling:
             self.finite[name] = g.sum(-1, dtype=ACCUMULATOR_DTYPE)
-        if name in self.added or (self.scaling and not self._fits(self.scaling, name, g)):
+        if name in self.added:
             return
+        factors = None
+        if self.scaling:
+            largest = largest_of_each(g)
+            if not self._fits(self.scaling, name, largest):
+                return
+            factors = self.scaling.undo(largest)
         if isinstance(kept, Recipe):
             # Layers that share an input share its recipe, and their gradients come one after another.
             if kept != self.made[0]:
                 self.made = kept, make_again(kept)
             kept = self.made[1]
-        factors = self.scaling.undo() if self.scaling else None
         add_abs_products(self.sums[name], g, kept.flatten(0, -2), self.ragged, self.scratch, factors)
         self.added |= {name}
 
-    def _fits(self, scaling: Scaling, name: str, g: Tensor) -> bool:
+    def _fits(self, scaling: Scaling, name: str, largest: Tensor) -> bool:
         """Whether a scaled gradient may be added, or the batch is to be tried again; an error where that was the last.
 
         A GPU is waited for here, which takes little beside the layer's product.
         """
-        misfits = scaling.find_misfits(largest_of_each(g))
+        misfits = scaling.find_misfits(largest)
         if not bool(misfits.any()):
             return True
         if scaling.is_last:

@@ -22,6 +22,9 @@ REACHES = (6, 14, -2, -8, 6)
 HEAD_REACH = 10
 # A gradient whose largest number is below this has lost too many of its smaller ones.
 FAINTEST = 2.0**-10
+# And one below this is but rounding: at the last of REACHES 2**-22 of the sample's gradient in that decoder layer,
+# where float32, in which products are summed up, rounds to 2**-24. Some CPUs give zero there, and others do not.
+NOTHING = 2.0**-16
 # 2**-exponent is a float32.
 _MOST = 120
 
@@ -73,12 +76,16 @@ class Scaling:
         fits = torch.isfinite(each) & (each >= FAINTEST)
         # Some are nothing indeed, such as that of a query which sees one key alone.
         if self.is_last:
-            fits |= each == 0
+            fits |= each < NOTHING
         return ~fits[self._owner]
 
-    def undo(self) -> Tensor:
-        """What to multiply each sample's product by, float32 (samples,)."""
-        return _power(-self._exponents)
+    def undo(self, largest: Tensor) -> Tensor:
+        """What to multiply each sample's product by, float32 (samples,); 0 where its gradient is nothing.
+
+        Args:
+            largest: see `find_misfits`, of a gradient that fits.
+        """
+        return torch.where(self._largest(largest) < NOTHING, 0, _power(-self._exponents))
 
     def _largest(self, of_tokens: Tensor) -> Tensor:
         zeros = torch.zeros(len(self._exponents), device=of_tokens.device)

@@ -1,8 +1,9 @@
 """The variants: weights suppressed, awareness of each dimension with its 95% Wilson interval, its difference from the
 origin's on the same questions with Tango's 95% score interval and the p-value adjusted by Holm over all variants and
-dimensions of the one judge (a star marks an effect), the mean p(unsafe) and its difference with 95% t intervals, of the
-judges that give one, and how many answers were empty (they get no verdict) or degenerate (they repeat themselves; they
-are judged all the same). Below stands what the noise was, and which judge is not to be trusted.
+dimensions of the one judge (a star marks an effect), the smallest difference that would have been found with 80% power
+where so many verdicts change (a smaller one is not ruled out), the mean p(unsafe) and its difference with 95% t
+intervals, of the judges that give one, and how many answers were empty (they get no verdict) or degenerate (they repeat
+themselves; they are judged all the same). Below stands what the noise was, and which judge is not to be trusted.
 """
 
 from collections import Counter
@@ -48,9 +49,8 @@ def _judge_columns(found: Judged, dimension: str, judge: str, has_p_unsafe: bool
 
     def tell_difference(variant: str) -> str:
         star = "* " if found.is_effect(variant, dimension, judge) else ""
-        return star + _difference(
-            found.get(variant, dimension, "difference", judge), found.get(variant, dimension, "p_holm", judge)
-        )
+        told = ("difference", "p_holm", "detectable")
+        return star + _difference(*(found.get(variant, dimension, metric, judge) for metric in told))
 
     def tell_mean(metric: str, sign: str) -> Cell:
         return lambda variant: _mean(found.get(variant, dimension, metric, judge), sign)
@@ -83,8 +83,11 @@ def _interval(row: Row | None) -> str:
     return f"{row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%}), {row['n']} of {row['of']}"
 
 
-def _difference(row: Row | None, p: Row | None) -> str:
+def _difference(row: Row | None, p: Row | None, detectable: Row | None) -> str:
     if row is None or row["low"] is None:
         return ""
     told = f", p {p['value']:.2g}" if p else ""
+    if detectable:
+        smallest = detectable["value"]
+        told += ", 80% power at none" if smallest is None else f", 80% power from {smallest:.1%}"
     return f"{row['value']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}), {row['n']} of {row['of']} changed{told}"
