@@ -14,12 +14,15 @@ from safetensors.torch import load_file, save_file
 from uncouple.commands import main
 from uncouple.data.samples import make_questions, make_samples
 from uncouple.data.sources import Source
+from uncouple.errors import UncoupleError
 from uncouple.evaluation import engines
 from uncouple.evaluation.answers import answer_questions
 from uncouple.evaluation.judges.causal import Causal
 from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.kinds import Judging
 from uncouple.evaluation.judges.phrases import Phrases
+from uncouple.evaluation.options import Perplexity
+from uncouple.evaluation.perplexity import measure_perplexity
 from uncouple.models.fetch import fetch_model
 from uncouple.models.load import load_model
 from uncouple.records.files import read_table
@@ -196,6 +199,41 @@ def test_a_variant_that_fails_is_named_and_the_others_are_written(made, monkeypa
     assert main(job) == 1
     assert "1 of 4 results failed, the others are written. v1, fairness: wrecked" in capsys.readouterr().err
     assert sorted(path.name for path in (made / "a").iterdir()) == ["origin", "v0", "v2"]
+
+
+def test_a_mask_that_is_broken_leaves_the_others_be(made, monkeypatch, capsys):
+    broken = made / "v1.parquet"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    wanted = variants(made, 0, 1)
+    with pytest.raises(UncoupleError, match=r"2 of 6 results failed, the others are written\. v1, fairness: .*v1\.p"):
+        ask(made, "a", wanted, store=Store(made / "store"))
+    assert sorted(path.parent.name for path in (made / "a").rglob("*.parquet")) == ["origin"] * 2 + ["v0"] * 2
+    (made / "text").write_text("A text of some words. " * 40)
+    with pytest.raises(UncoupleError, match=r"1 of 3 results failed, the others are written\. v1: .*v1\.parquet"):
+        measure_perplexity(
+            made / "base", made / "p/{variant}", source=Perplexity(path=str(made / "text")), variants=wanted,
+            window=16, windows=2, batch_size=1, dtype="float32", device="cpu",
+        )  # fmt: skip
+    assert sorted(path.name for path in (made / "p").iterdir()) == ["origin", "v0"]
+    monkeypatch.setattr(engines, "load_base", no_model)
+    with pytest.raises(UncoupleError, match=r"v1\.parquet"):
+        ask(made, "b", wanted[2:])
+
+
+def test_what_cannot_be_asked_leaves_the_others_be(made, monkeypatch):
+    """A noise that cannot differ; then a question that fills the window."""
+    with pytest.raises(UncoupleError, match=r"2 of 4 results failed.* noise, fairness: a noise asks in other batches"):
+        ask(made, "a", variants(made), ["noise"], batch_size=1)
+    assert sorted(read_all(made / "a")) == ["origin/fairness.parquet", "origin/privacy.parquet"]
+    raw = made / "long.jsonl"
+    raw.write_text(json.dumps({"question": "why " * 400}) + "\n")
+    make_questions(Source(path=str(raw)), "privacy", None, 0, made / "privacy.q")
+    with pytest.raises(UncoupleError, match=r"2 of 4 results failed.* origin, privacy: question .* does not fit"):
+        ask(made, "b", variants(made, 0))
+    assert sorted(read_all(made / "b")) == ["origin/fairness.parquet", "v0/fairness.parquet"]
+    monkeypatch.setattr(engines, "load_base", no_model)
+    with pytest.raises(UncoupleError, match="does not fit"):
+        answer_questions(made / "base", [made / "privacy.q"], made / "c", **ASKING)
 
 
 def test_a_new_variant_costs_itself_and_begins_as_the_stored_origin_does(made, monkeypatch, capsys):

@@ -68,8 +68,13 @@ def test_variants_are_checked_before_anything_is_loaded(make_model, tmp_path):
     found = open_variants(folder, [("origin", None), ("spin", mask)])
     assert [(v.name, sum(len(i) for i, _ in v.entries.values())) for v in found] == [("origin", 0), ("spin", 7)]
     assert "shapes" not in found[1].mask
+    assert [variant.fault for variant in found] == [None, None]
+    # One that cannot be used leaves the others be.
+    origin, spin = open_variants(other, [("origin", None), ("spin", mask)])
+    assert origin.fault is None
+    assert "made from another model" in str(spin.fault)
     with pytest.raises(UncoupleError, match="made from another model"):
-        open_variants(other, [("origin", None), ("spin", mask)])
+        open_variants(other, [("spin", mask)])
     with pytest.raises(UncoupleError, match="'a' is named twice"):
         open_variants(folder, [("a", None), ("a", mask)])
 

@@ -92,10 +92,10 @@ def answer_questions(
         for table, record in sets
     ]
     pairs = [{"variant": one.variant.name, "dimension": one.record["dimension"]} for one in asked]
-    results = [
-        Result(", ".join(pair.values()), ANSWERS, answers_key(one, asking), one.variant.names(), path, one)
-        for one, pair, path in zip(asked, pairs, output_paths(output, pairs), strict=True)
-    ]
+    results = []
+    for one, pair, path in zip(asked, pairs, output_paths(output, pairs), strict=True):
+        name, key, names = ", ".join(pair.values()), answers_key(one, asking), one.variant.names()
+        results.append(Result(name, ANSWERS, key, names, path, one, one.variant.fault))
     # The others may begin as the origin does.
     results.sort(key=lambda result: not result.work.is_origin)
     make_each(results, store, "ask", lambda waiting: _Asker(waiting, asking, store).make)
@@ -132,17 +132,29 @@ class _Asker:
         self.batches: dict[tuple[str, bool], dict[str, Any]] = {}
         self.tokenizer, self.prompt = load_tokenizer(first.folder, options.prompt, options.template_options)
         self.engine = ENGINES[options.engine](first, self.tokenizer, options)
+        self.faults: dict[tuple[str, bool], UncoupleError] = {}
         for asked in (result.work for result in waiting):
-            if asked.set_name not in self.encoded:
-                self.encoded[asked.set_name] = self._encode(asked)
-            which = asked.set_name, asked.noise
-            if which not in self.batches:
-                self.batches[which] = self.engine.choose_batches(self.encoded[asked.set_name], asked.noise)
+            try:
+                self._choose_batches(asked)
+            except UncoupleError as fault:
+                self.faults[asked.set_name, asked.noise] = fault
+        if len(self.faults) == len({(result.work.set_name, result.work.noise) for result in waiting}):
+            raise next(iter(self.faults.values()))
         self.engine.load()
+
+    def _choose_batches(self, asked: Asked) -> None:
+        if asked.set_name not in self.encoded:
+            self.encoded[asked.set_name] = self._encode(asked)
+        which = asked.set_name, asked.noise
+        if which not in self.batches:
+            self.batches[which] = self.engine.choose_batches(self.encoded[asked.set_name], asked.noise)
 
     def make(self, result: Result) -> None:
         """Ask, and write the answers."""
-        asked, encoded = result.work, self.encoded[result.work.set_name]
+        asked = result.work
+        if fault := self.faults.get((asked.set_name, asked.noise)):
+            raise fault
+        encoded = self.encoded[asked.set_name]
         batches = self.batches[asked.set_name, asked.noise]
         say(f"ask: {result.name}: {len(encoded)} questions")
         drafts = None if asked.is_origin else self._drafts(asked)

@@ -25,6 +25,7 @@ class Result:
         names: what its record says that is this experiment's alone; see `Store.take`.
         output: the file to write.
         work: what it is made of, for the function that makes it.
+        fault: why it cannot be made, where that is known.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Result:
     names: Record
     output: Path
     work: Any = None
+    fault: UncoupleError | None = None
 
 
 def output_paths(output: str | Path, wanted: Sequence[Mapping[str, str]]) -> list[Path]:
@@ -77,7 +79,7 @@ def variant_results(
     results = []
     for variant, path in zip(variants, paths, strict=True):
         key = made_of and variant.key(dtype, device) | {"measured": measured} | made_of
-        results.append(Result(variant.name, METRICS, key, variant.names(), path, variant))
+        results.append(Result(variant.name, METRICS, key, variant.names(), path, variant, variant.fault))
     return results
 
 
@@ -101,10 +103,12 @@ def make_each(
     Raises:
         UncoupleError: some could not be made; names them. One alone fails with its own error.
     """
-    waiting = [r for r in results if not store.take(r.form, r.key, r.output, r.names)]
-    if not waiting:
-        return
-    make, failed = prepare(waiting), {}
+    failed: dict[str, Exception] = {r.name: r.fault for r in results if r.fault}
+    for name, fault in failed.items():
+        say(f"{verb}: {name} failed: {fault}")
+    waiting = [r for r in results if not r.fault and not store.take(r.form, r.key, r.output, r.names)]
+    if waiting:
+        make = prepare(waiting)
     for number, result in enumerate(waiting, start=1):
         if len(results) > 1:
             say(f"{verb}: {result.name} ({number} of {len(waiting)})")

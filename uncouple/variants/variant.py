@@ -37,6 +37,7 @@ class Variant:
         model: the base's record, see `models.model_record`.
         entries: see `masks.read_mask`.
         mask: the mask's metadata without the shapes, or None.
+        fault: why there is none, where its mask cannot be used.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Variant:
     model: Record
     entries: Entries
     mask: Record | None
+    fault: UncoupleError | None = None
 
     def who(self) -> dict[str, str]:
         """Whose row of a table it is: dict of model and variant, by name."""
@@ -92,7 +94,7 @@ def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | N
         wanted: pairs of a name for the record and a mask file, None for the base as it is.
 
     Raises:
-        UncoupleError: not a whole model, a mask of another one, or two variants of one name.
+        UncoupleError: not a whole model, two variants of one name, or no mask that can be used.
     """
     record, config = model_record(folder), check_folder(folder)
     found: dict[str, Variant] = {}
@@ -102,9 +104,16 @@ def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | N
         if not mask:
             found[name] = Variant(name, folder, config, record, {}, None)
             continue
-        entries, metadata = read_mask(mask, record)
+        try:
+            entries, metadata = read_mask(mask, record)
+        except UncoupleError as fault:
+            found[name] = Variant(name, folder, config, record, {}, None, fault)
+            continue
         about = {key: value for key, value in metadata.items() if key != "shapes"}
         found[name] = Variant(name, folder, config, record, entries, about)
+    faults = [variant.fault for variant in found.values() if variant.fault]
+    if faults and len(faults) == len(found):
+        raise faults[0]
     return list(found.values())
 
 
