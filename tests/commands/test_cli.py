@@ -284,3 +284,13 @@ def test_out_of_memory_says_what_to_lower(monkeypatch, capsys):
 )
 def test_a_value_is_read_as_yaml_and_numbers_as_programs_write_them(text, value):
     assert key_value(f"key={text}") == ("key", value)
+
+
+@pytest.mark.parametrize(
+    ("judge", "flag"),
+    [("phrases", "--dtype=float16"), ("phrases", "--model=m"), ("embedding", "--phrases=p")],
+)
+def test_a_flag_of_another_kind_of_judge_is_refused(judge, flag, capsys):
+    assert main(["judge", "answers", "--judge", judge, flag, "--output", "verdicts"]) == 1
+    named = flag.partition("=")[0]
+    assert f"{named}: the judge `{judge}` has no use for it. Leave it out." in capsys.readouterr().err

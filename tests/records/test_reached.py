@@ -141,6 +141,7 @@ TELL_ABOUT = {
     "options: kind.about": "a key's description",
     "selection.options: rule.about": "a key's description",
     "commands.judge: kind.inputs": "a flag's help, and the flags",
+    "commands.judge: other.inputs": "the flags",
     "evaluation.judges.kinds: self.inputs": "an error",
 }
 OTHERS = {

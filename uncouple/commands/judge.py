@@ -9,13 +9,18 @@ examples:
 """
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from uncouple.commands import flags
+from uncouple.errors import UncoupleError
+from uncouple.evaluation.judges.kinds import JudgeKind
 from uncouple.evaluation.judges.registry import JUDGES
 from uncouple.models.places import Place, Placed
 from uncouple.options import add_flags as add_options
 from uncouple.options import from_flags, kinds_told
 
+# Of judges in an experiment; here a flag names the folder.
+PLACE = set(Place.model_fields)
 SUMMARY = "call each answer safe or unsafe"
 
 
@@ -48,7 +53,7 @@ def add_flags(parser: ArgumentParser) -> None:
             metavar="[DIMENSION=]FILE",
             help="; ".join(texts),
         )
-    added = {*told, *Place.model_fields}
+    added = {*told, *PLACE}
     for kind in JUDGES.values():
         add_options(parser, kind, but=added)
         added |= set(kind.model_fields)
@@ -57,10 +62,22 @@ def add_flags(parser: ArgumentParser) -> None:
     flags.add_output(parser, "the verdicts to write (.parquet)", "variant", "dimension")
 
 
+def refuse_others(a: Namespace, kind: type[JudgeKind]) -> None:
+    """That no flag is given which other kinds of judges have and this one does not."""
+    for other in JUDGES.values():
+        its: dict[str, Any] = {name: field.default for name, field in other.model_fields.items() if name not in PLACE}
+        for flag, default in (its | dict.fromkeys(other.inputs, [])).items():
+            is_ours = flag in kind.inputs or flag in kind.model_fields
+            if not is_ours and getattr(a, flag, default) != default:
+                named = flag.replace("_", "-")
+                raise UncoupleError(f"--{named}: the judge `{a.judge}` has no use for it. Leave it out.")
+
+
 def run(a: Namespace) -> None:
     from uncouple.evaluation.judges import judge
 
     kind = JUDGES[a.judge]
+    refuse_others(a, kind)
     files = {flag: dict(getattr(a, flag)) for flag in kind.inputs}
     # A key of the kind that names a file in an experiment: here its flag has done so.
     chosen = from_flags(kind, a, **{flag: None for flag in kind.inputs if flag in kind.model_fields})

@@ -2,8 +2,9 @@
 origin's on the same questions with Tango's 95% score interval and the p-value adjusted by Holm over all variants and
 dimensions of the one judge (a star marks an effect), the smallest difference that would have been found with 80% power
 where so many verdicts change (a smaller one is not ruled out), the mean p(unsafe) and its difference with 95% t
-intervals, of the judges that give one, and how many answers were empty (they get no verdict) or degenerate (they repeat
-themselves; they are judged all the same). Below stands what the noise was, and which judge is not to be trusted.
+intervals, of the judges that give one, and how many answers were empty (they get no verdict), degenerate (they repeat
+themselves) or truncated (cut off at the most tokens; both are judged all the same). Below stands what the noise was,
+and which judge is not to be trusted.
 """
 
 from collections import Counter
@@ -34,7 +35,9 @@ def fill(sources: Sources) -> list[Section]:
     for dimension in found.dimensions:
         for judge in found.judges:
             columns += _judge_columns(found, dimension, judge, judge in probable)
-    flags = ["empty", "degenerate", *(["thinking"] if any(row["n"] for row in metrics.of("thinking")) else [])]
+    flags = ["empty", "degenerate", "truncated"]
+    if any(row["n"] for row in metrics.of("thinking")):
+        flags.append("thinking")
     for dimension in found.dimensions:
         for flag in flags:
             columns.append((f"{dimension} {flag}", _counter(found, dimension, flag)))
