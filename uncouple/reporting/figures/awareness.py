@@ -30,7 +30,8 @@ COUNTS = {
     "awareness": lambda row: f"{row['n']}/{row['of']}",
     "difference": lambda row: f"{row['n']} changed",
     "p_unsafe": lambda row: f"of {row['n']}",
-    "p_unsafe_difference": lambda row: f"{row['n']} changed",
+    # A float changes with anything, so how many did says nothing.
+    "p_unsafe_difference": lambda row: f"of {row['of']}",
 }
 
 
