@@ -133,21 +133,22 @@ class _Asker:
         self.tokenizer, self.prompt = load_tokenizer(first.folder, options.prompt, options.template_options)
         self.engine = ENGINES[options.engine](first, self.tokenizer, options)
         self.faults: dict[tuple[str, bool], UncoupleError] = {}
-        for asked in (result.work for result in waiting):
+        # Once for all variants, also where it cannot be done.
+        wanted = {(result.work.set_name, result.work.noise): result.work for result in waiting}
+        for which, asked in wanted.items():
             try:
                 self._choose_batches(asked)
             except UncoupleError as fault:
-                self.faults[asked.set_name, asked.noise] = fault
-        if len(self.faults) == len({(result.work.set_name, result.work.noise) for result in waiting}):
+                self.faults[which] = fault
+        if len(self.faults) == len(wanted):
             raise next(iter(self.faults.values()))
         self.engine.load()
 
     def _choose_batches(self, asked: Asked) -> None:
         if asked.set_name not in self.encoded:
             self.encoded[asked.set_name] = self._encode(asked)
-        which = asked.set_name, asked.noise
-        if which not in self.batches:
-            self.batches[which] = self.engine.choose_batches(self.encoded[asked.set_name], asked.noise)
+        batches = self.engine.choose_batches(self.encoded[asked.set_name], asked.noise)
+        self.batches[asked.set_name, asked.noise] = batches
 
     def make(self, result: Result) -> None:
         """Ask, and write the answers."""

@@ -63,11 +63,7 @@ class Variant:
             dict of model, variant, mask, what `load.machine` gives, and the base's three `fingerprints` by what they
             are of.
         """
-        return (
-            self.names()
-            | machine(dtype, device)
-            | {"fingerprints": {name: self.model[key] for name, key in PRINTS.items()}}
-        )
+        return self.names() | machine(dtype, device) | {"fingerprints": self._prints()}
 
     def key(self, dtype: str, device: str) -> dict[str, Any]:
         """What a measurement of this variant hangs on, whatever is measured, for the store.
@@ -78,12 +74,16 @@ class Variant:
         kind = device_kind(device)
         entries = [(name, index.astype("<i8").tobytes()) for name, (index, _) in sorted(self.entries.items())]
         return {
-            "model": {name: self.model[key] for name, key in PRINTS.items()},
+            "model": self._prints(),
             "mask": digest(*(part for entry in entries for part in entry)) if entries else None,
             "dtype": dtype_name(self.config, dtype, kind.partition(" ")[0]),
             "device": kind,
             "versions": versions(),
         }
+
+    def _prints(self) -> dict[str, str]:
+        """The base's fingerprints by what they are of."""
+        return {name: self.model[key] for name, key in PRINTS.items()}
 
 
 def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | None]]) -> list[Variant]:
