@@ -3,6 +3,7 @@
 
 localrules:
     draw_samples,
+    draw_ordinary,
     take_samples,
     take_replies,
     take_test_samples,
@@ -27,6 +28,30 @@ rule draw_samples:
         " --label {wildcards.label:q}"
         " --n {wildcards.n}"
         " --seed {wildcards.seed}"
+        " --output {output:q}"
+        " > {log:q} 2>&1"
+
+
+# What variants are made with is told apart by its draws: a new variant with a draw of its own changes these samples.
+rule draw_ordinary:
+    input:
+        local_file(EXPERIMENT.general),
+    output:
+        PATHS.ordinary(),
+    log:
+        PATHS.log(PATHS.ordinary()),
+    conda:
+        "../envs/tables.yaml"
+    params:
+        source=flags(EXPERIMENT.general),
+        draw=flags(n=EVALUATION.ordinary.n, seed=EVALUATION.ordinary.seed),
+        apart=flags(apart=[f"{n}:{seed}" for n, seed in EXPERIMENT.general_draws] or None),
+        code=code_of("samples"),
+    shell:
+        "python -m uncouple samples {params.source}"
+        f" --dimension {GENERAL}"
+        " {params.draw}"
+        " {params.apart}"
         " --output {output:q}"
         " > {log:q} 2>&1"
 

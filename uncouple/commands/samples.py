@@ -9,7 +9,7 @@ example:
       --n 64 --seed 0 --output fairness.parquet
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from uncouple.commands import flags
 from uncouple.data.sources import Source
@@ -18,6 +18,14 @@ from uncouple.options import add_flags as add_options
 from uncouple.records.formats import LABELS
 
 SUMMARY = "draw samples or questions from raw data"
+
+
+def count_and_seed(text: str) -> tuple[int, int]:
+    """(n, seed) of N:SEED."""
+    n, _, seed = text.partition(":")
+    if not (n.isdecimal() and seed.isdecimal()):
+        raise ArgumentTypeError(f"{text!r}: write N:SEED, such as 64:0")
+    return int(n), int(seed)
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -29,6 +37,14 @@ def add_flags(parser: ArgumentParser) -> None:
         "--n", type=read_as(Count), help="how many rows to draw; all, in their order, where it is left out"
     )
     parser.add_argument("--seed", type=read_as(Whole), default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument(
+        "--apart",
+        nargs="+",
+        default=[],
+        type=count_and_seed,
+        metavar="N:SEED",
+        help="of samples: other draws from this source, none of whose rows is to be taken",
+    )
     flags.add_output(parser, "the table to write (.parquet)")
 
 
@@ -39,4 +55,4 @@ def run(a: Namespace) -> None:
     if a.questions:
         samples.make_questions(source, a.dimension, a.n, a.seed, a.output)
     else:
-        samples.make_samples(source, a.dimension, a.label, a.n, a.seed, a.output)
+        samples.make_samples(source, a.dimension, a.label, a.n, a.seed, a.output, apart=a.apart)

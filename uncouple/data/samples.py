@@ -14,8 +14,21 @@ from uncouple.records.files import digest, write_table
 from uncouple.records.formats import LABELS, QUESTIONS, SAMPLES
 
 
-def make_samples(source: Source, dimension: str, label: str, n: int | None, seed: int, output: str | Path) -> None:
+def make_samples(
+    source: Source,
+    dimension: str,
+    label: str,
+    n: int | None,
+    seed: int,
+    output: str | Path,
+    *,
+    apart: Sequence[tuple[int, int]] = (),
+) -> None:
     """Draw `n` prompt-response pairs of a source and write them as a samples table.
+
+    Args:
+        apart: other draws, each its n and seed: what they take, and whatever has the prompt of a row that they take,
+            is left out first.
 
     Raises:
         UncoupleError: the source cannot be read, a row is broken, or it has fewer than `n` rows.
@@ -23,6 +36,14 @@ def make_samples(source: Source, dimension: str, label: str, n: int | None, seed
     rows = check_rows(read_rows(source), source.fields("prompt", "response"), source)
     if label not in LABELS:
         raise UncoupleError(f"label {label!r}: use one of {', '.join(LABELS)}.")
+    if apart:
+        taken = {rows[i]["prompt"] for draws in apart for i in draw(len(rows), *draws, source)}
+        rows = [row for row in rows if row["prompt"] not in taken]
+        if len(rows) < (n or 1):
+            raise UncoupleError(
+                f"{source}: {n or 'some'} samples are wanted that no other draw takes, and there are {len(rows)}. "
+                "Draw fewer, or give a source with more rows."
+            )
     drawn = [rows[i] for i in draw(len(rows), n, seed, source)]
     ids = stable_ids([(dimension, label, row["prompt"], row["response"]) for row in drawn])
     records = [

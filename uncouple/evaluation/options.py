@@ -119,6 +119,17 @@ class Ability(Section):
         return {task: None if place == HUB else place for task, place in self.tasks.items()}
 
 
+class Ordinary(Section):
+    """Requests in which nothing is amiss, and what is measured on them."""
+
+    n: Whole = Field(
+        32,
+        description="General samples that no variant is scored on or tuned with: how far each variant's predictions of "
+        "their responses are from the origin's is its divergence. 0 measures nothing.",
+    )
+    seed: Whole = Field(0, description="Seed of the samples' draw.")
+
+
 class Counting(Section):
     """Options of counting verdicts."""
 
@@ -146,6 +157,7 @@ class Evaluation(Counting, Asking):
     hsic: Hsic = Field(
         Hsic(), description="How far the dimensions' representations depend on each other, layer by layer."
     )
+    ordinary: Ordinary = Field(Ordinary(), description="What an edit costs where nothing is amiss.")
     perplexity: Perplexity | None = Field(
         None, description="Perplexity per token on a text. Nothing is measured where this is left out."
     )

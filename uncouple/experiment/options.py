@@ -196,6 +196,15 @@ class Experiment(Section):
         }
         return [name for name, there in found.items() if there]
 
+    @property
+    def general_draws(self) -> list[tuple[int, int]]:
+        """(n, seed) of the general samples that variants are made with, of each seed the most."""
+        most: dict[int, int] = {}
+        for name in self.masked:
+            wanted = self.suppressing(name)
+            most[wanted.seed] = max(wanted.n, most.get(wanted.seed, 0))
+        return [(n, seed) for seed, n in sorted(most.items())]
+
     def coupled_by(self, variant: str) -> list[str]:
         """The dimensions that a variant couples."""
         return self.suppressing(variant).dimensions or list(self.dimensions)

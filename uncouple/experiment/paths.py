@@ -87,6 +87,10 @@ class Paths:
         """All samples of a label, or all replies of a kind."""
         return self.sample_set(f"{dimension}-{label}-all")
 
+    def ordinary(self) -> str:
+        """General samples that no variant is made with."""
+        return self.sample_set(f"{GENERAL}-ordinary")
+
     def test_samples(self, dimension: str = "{dimension}", test: str | int = "{test}") -> str:
         return self.under(f"samples/tests/{dimension}-{test}.parquet")
 

@@ -132,6 +132,7 @@ SAMPLES = Format(
     places=(
         "samples/{dimension}-{label}-n{n}-seed{seed}.parquet",
         "samples/{dimension}-*-all.parquet",
+        "samples/{dimension}-ordinary.parquet",
         "samples/tests/{dimension}-*.parquet",
     ),
 )
