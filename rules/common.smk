@@ -23,6 +23,7 @@ from uncouple.records.fingerprint import fingerprint
 from uncouple.reporting.parts import caption, find_figure, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
+from uncouple.variants.kinds import ORIGIN
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
 for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
@@ -49,6 +50,7 @@ OWN_TASKS = [path.stem for path in (ROOT / "uncouple/evaluation/tasks").glob("*.
 wildcard_constraints:
     model="|".join(map(re.escape, EXPERIMENT.models)),
     variant="|".join(map(re.escape, EXPERIMENT.variants)),
+    base="|".join(map(re.escape, EXPERIMENT.variants)),
     dimension="|".join(map(re.escape, [*EXPERIMENT.dimensions, GENERAL])),
     label="safe|unsafe",
     replies="|".join(Dimension.replies),
@@ -175,10 +177,13 @@ def mask_flags(wildcards):
 
 
 def coupling_variant():
-    """The variant whose samples the coupling figure is drawn from: the first of the default rule, or the first there is."""
+    """The variant whose scores the coupling figure is drawn from: the first of the origin, of the default rule, that there is."""
     default = Selection().select
-    chosen = [name for name in EXPERIMENT.masked if EXPERIMENT.variants[name].select == default]
-    return (chosen or EXPERIMENT.masked)[0]
+
+    def is_further(name):
+        return EXPERIMENT.opened_from(name) != ORIGIN, EXPERIMENT.variants[name].select != default
+
+    return min(EXPERIMENT.masked, key=is_further)
 
 
 def coupling_flags(wildcards):

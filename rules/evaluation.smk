@@ -14,7 +14,7 @@ for group in EXPERIMENT.groups:
         name:
             f"ask_variants{group.suffix}"
         input:
-            model=PATHS.model(),
+            model=PATHS.base(variant=group.base),
             questions=[PATHS.questions(dimension) for dimension in EXPERIMENT.dimensions],
             masks=[PATHS.mask(variant=variant) for variant in group.masked],
         output:
@@ -153,7 +153,7 @@ for group in EXPERIMENT.measured_groups:
         name:
             f"measure_perplexity{group.suffix}"
         input:
-            model=PATHS.model(),
+            model=PATHS.base(variant=group.base),
             masks=[PATHS.mask(variant=variant) for variant in group.masked],
             text=local_file(EVALUATION.perplexity),
         output:
@@ -189,7 +189,7 @@ for group in EXPERIMENT.measured_groups:
         name:
             f"measure_ability{group.suffix}"
         input:
-            model=PATHS.model(),
+            model=PATHS.base(variant=group.base),
             masks=[PATHS.mask(variant=variant) for variant in group.masked],
             tasks=[path for path in TASKS.values() if path],
             definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in TASKS if task in OWN_TASKS],
@@ -227,7 +227,7 @@ for group in EXPERIMENT.measured_groups:
         name:
             f"measure_hsic{group.suffix}"
         input:
-            model=PATHS.model(),
+            model=PATHS.base(variant=group.base),
             masks=[PATHS.mask(variant=variant) for variant in group.masked],
             samples=lambda wildcards: PATHS.hsic_samples(wildcards.one, wildcards.other),
         output:

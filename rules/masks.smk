@@ -9,7 +9,7 @@ localrules:
 
 rule make_mask:
     input:
-        model=PATHS.model(),
+        model=lambda wildcards: PATHS.base_of(wildcards.model, wildcards.variant),
         scores=lambda wildcards: PATHS.shards(wildcards.model, wildcards.variant),
     output:
         PATHS.mask(),
@@ -32,7 +32,7 @@ rule make_mask:
 
 rule write_checkpoint:
     input:
-        model=PATHS.model(),
+        model=lambda wildcards: PATHS.base_of(wildcards.model, wildcards.variant),
         mask=PATHS.mask(),
     output:
         PATHS.checkpoint(),
@@ -54,7 +54,7 @@ rule write_checkpoint:
 
 rule count_coupling:
     input:
-        model=PATHS.model(),
+        model=lambda wildcards: PATHS.base_of(wildcards.model, coupling_variant()),
         scores=lambda wildcards: PATHS.shards(wildcards.model, coupling_variant()),
     output:
         PATHS.metrics("coupling"),

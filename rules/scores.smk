@@ -1,9 +1,9 @@
-# Importance scores: one job a model, sample set and range of layers.
+# Importance scores: one job a model or checkpoint, sample set and range of layers.
 
 
 rule score_shard:
     input:
-        model=PATHS.model(),
+        model=lambda wildcards: PATHS.base(wildcards.model, wildcards.base),
         samples=PATHS.sample_set(),
     output:
         PATHS.scores(),

@@ -173,7 +173,7 @@ FAULTS = {
         "variants.spin",
         "'ration'",
         "did you mean 'ratio'",
-        "allowed: kind, select, ratio, general_ratio",
+        "allowed: kind, of, select, ratio, general_ratio",
     ),
     "unknown key of a source": ({"general.colums": {}}, "general", "'colums'", "did you mean 'columns'"),
     "unknown key like no other": ({"scoring.qqqq": 1}, "scoring", "'qqqq'", "allowed: prompt, module, keep"),
@@ -207,6 +207,15 @@ FAULTS = {
     "no questions": ({"dimensions.privacy.questions": GONE}, "dimensions.privacy", "'questions'", "missing"),
     "unknown variant kind": ({"variants.spin.kind": "tune"}, "variants.spin.kind", "'tune'", "origin, suppress"),
     "no variant kind": ({"variants.spin.kind": GONE}, "variants.spin", "'kind'", "missing"),
+    "made from nothing that is known": (
+        {"variants.spin.of": "fft"},
+        "variants.spin.of",
+        "'fft'",
+        "origin, noise, spin",
+    ),
+    "made from what has no checkpoint": ({"variants.spin.of": "random"}, "spin.of", "random has no checkpoint", "true"),
+    "made from a noise": ({"variants.spin.of": "noise"}, "variants.spin.of", "noise has no checkpoint"),
+    "made from itself": ({"variants.spin.of": "spin"}, "variants.spin.of", "spin is made from spin", "no beginning"),
     "unknown selection": (
         {"variants.spin.select": "all"},
         "variants.spin.select",
@@ -339,6 +348,13 @@ def test_a_fault_is_told_by_its_key(name):
     lines = faults(changes)
     assert any(all(part in line for part in said) for line in lines), lines
     assert len(lines) == 1
+
+
+def test_what_is_made_from_each_other_is_told_of_both():
+    twin = {"kind": "suppress", "of": "spin", "checkpoint": True}
+    one, other = faults({"variants.spin.of": "twin", "variants.twin": twin})
+    assert "variants.spin.of: spin is made from twin is made from spin, which has no beginning" in one
+    assert "variants.twin.of: twin is made from spin is made from twin" in other
 
 
 def test_one_dimension_only_is_told_of_every_variant_that_needs_two():

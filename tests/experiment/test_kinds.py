@@ -206,7 +206,7 @@ from uncouple.records.formats import ANSWERS, ASKING_KEYS, MACHINE_KEYS, VERDICT
 from uncouple.commands import main
 rows = [{"id": str(i), "dimension": "d", "question": "q", "answer": a, "tokens": 1, "truncated": False}
         for i, a in enumerate(["one two", "one two three"])]
-keys = ["model", "variant", "mask", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
+keys = ["model", "variant", "base", "mask", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
 prints = dict.fromkeys(("weights", "tokenizer", "generation"), "x")
 record = dict.fromkeys(keys, "x") | {"dimension": "d", "fingerprints": prints}
 write_table(rows, "answers.parquet", ANSWERS, record)

@@ -88,9 +88,13 @@ def _facts(path: Path, record: dict[str, Any], keys: Iterable[str]) -> dict[str,
             f"{path}: its record does not say {', '.join(missing)}; another version of Uncouple made it. Make it again."
         )
     facts = {key: _content(known[key]) for key in keys}
-    # A variant without a mask that is not the origin is a model of its own, such as a checkpoint: its weights differ.
-    if not (known.get("mask") or known.get("noise") or known["variant"] == ORIGIN):
-        facts.pop("weights", None)
+    # A variant without a mask that is not the origin is a model of its own: its weights differ. So do those of what is
+    # opened from a checkpoint, which others may be opened from as well.
+    is_own = not (known.get("mask") or known.get("noise") or known["variant"] == ORIGIN)
+    weights = facts.pop("weights", None)
+    base = known.get("base", ORIGIN)
+    if weights is not None and not (is_own and base == ORIGIN):
+        facts["weights" if base == ORIGIN else f"weights of {base}"] = weights
     # A noise is to have other batches, and in float32 an answer depends neither on them nor on the device.
     if known.get("noise") or known["dtype"] == "float32":
         facts.pop("batches", None)

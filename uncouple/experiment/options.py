@@ -15,7 +15,7 @@ from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
 from uncouple.scoring.options import ShardedScoring
 from uncouple.selection.options import Suppress
-from uncouple.variants.kinds import Noise, Origin, VariantKind
+from uncouple.variants.kinds import ORIGIN, Noise, Origin, VariantKind
 
 # A new kind is one file, and its line here.
 Variant = Origin | Suppress | Noise
@@ -75,11 +75,13 @@ class Group:
     """Variants whose base one job loads once.
 
     Attributes:
+        base: the variant whose checkpoint that is; the origin's is the model itself.
         variants: their names.
         masked: those that have a mask.
         suffix: of the rule's name, where there are several such groups.
     """
 
+    base: str
     variants: list[str]
     masked: list[str]
     suffix: str
@@ -151,13 +153,19 @@ class Experiment(Section):
         return self._groups([name for name in self.variants if name not in self.noises])
 
     def _groups(self, names: list[str]) -> list[Group]:
+        by_base: dict[str, list[str]] = {}
         # Their order in a config is that of the figures, and no job's.
-        names = sorted(names)
+        for name in sorted(names):
+            by_base.setdefault(self.opened_from(name), []).append(name)
         step = self.evaluation.variants_per_job or len(names)
-        parts = [names[start : start + step] for start in range(0, len(names), step)]
+        parts = [
+            (base, its[start : start + step])
+            for base, its in sorted(by_base.items(), key=lambda item: (item[0] != ORIGIN, item[0]))
+            for start in range(0, len(its), step)
+        ]
         return [
-            Group(part, [name for name in part if name in self.masked], f"_{number}" if len(parts) > 1 else "")
-            for number, part in enumerate(parts, start=1)
+            Group(base, part, [name for name in part if name in self.masked], f"_{number}" if len(parts) > 1 else "")
+            for number, (base, part) in enumerate(parts, start=1)
         ]
 
     @property
@@ -204,6 +212,10 @@ class Experiment(Section):
             wanted = self.suppressing(name)
             most[wanted.seed] = max(wanted.n, most.get(wanted.seed, 0))
         return [(n, seed) for seed, n in sorted(most.items())]
+
+    def opened_from(self, variant: str) -> str:
+        """The variant whose checkpoint a variant's base is; see `variants.kinds`."""
+        return self.variants[variant].opened_from(variant)
 
     def coupled_by(self, variant: str) -> list[str]:
         """The dimensions that a variant couples."""

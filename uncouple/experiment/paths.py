@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from uncouple.evaluation.judges.kinds import Places
 from uncouple.experiment.options import GENERAL, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
+from uncouple.variants.kinds import ORIGIN
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Paths:
 
     def model(self, model: str = "{model}") -> str:
         return self.under(f"models/{model}/{RECORD_NAME}")
+
+    def base(self, model: str = "{model}", variant: str = ORIGIN) -> str:
+        """What the variants of a group are opened from: a variant's checkpoint, or for the origin the model."""
+        return self.model(model) if variant == ORIGIN else self.checkpoint(model, variant)
+
+    def base_of(self, model: str, variant: str) -> str:
+        """What a variant is opened from."""
+        return self.base(model, self.experiment.opened_from(variant))
 
     def judge_model(self, judge: str = "{judge}") -> str:
         return self.under(f"judges/{judge}/model/{RECORD_NAME}")
@@ -123,18 +132,20 @@ class Paths:
     def scores(
         self,
         model: str = "{model}",
+        base: str = "{base}",
         sample_set: str = "{sample_set}",
         first: str = "{first}",
         last: str = "{last}",
     ) -> str:
-        return self.under(f"scores/{model}/{sample_set}/layers-{first}-{last}.parquet")
+        """Scores of a model's weights, those of the variant that is the base."""
+        return self.under(f"scores/{model}/{base}/{sample_set}/layers-{first}-{last}.parquet")
 
     def shards(self, model: str, variant: str) -> list[str]:
         """All score shards that a variant of a model is selected from."""
         experiment, wanted = self.experiment, self.experiment.suppressing(variant)
         sets = [f"{dimension}-{wanted.label}" for dimension in experiment.coupled_by(variant)] + [f"{GENERAL}-safe"]
         return [
-            self.scores(model, f"{name}-n{wanted.n}-seed{wanted.seed}", f"{first:03d}", f"{last:03d}")
+            self.scores(model, wanted.of, f"{name}-n{wanted.n}-seed{wanted.seed}", f"{first:03d}", f"{last:03d}")
             for name in sets
             for first, last in experiment.scoring.layer_ranges(experiment.models[model].layers)
         ]

@@ -116,7 +116,7 @@ _TEXTS = {"id": "string", "dimension": "string"}
 _PRINTS = ("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation")
 # What decides a result besides, though in float32 a device no more than a near tie.
 MACHINE_KEYS = ("dtype", "device", "versions")
-VARIANT_KEYS = ("model", "variant", "mask", *MACHINE_KEYS, *_PRINTS)
+VARIANT_KEYS = ("model", "variant", "base", "mask", *MACHINE_KEYS, *_PRINTS)
 # How answers are asked for.
 ASKING_KEYS = ("questions", "prompt", "max_new_tokens", "engine", "batches")
 ASKED_KEYS = (*VARIANT_KEYS, "dimension", *ASKING_KEYS, "noise")
@@ -150,14 +150,14 @@ QUESTIONS = Format(
 # The top `keep` of each matrix's weights, for one model, one range of layers and one sample set.
 SCORE_SHARD = Format(
     "score shard",
-    version=2,
-    keys=("model.name", "model.fingerprint", "model.tokenizer", "samples.dimension", "samples.fingerprint")
-    + ("layers", "module", "prompt", "keep", *MACHINE_KEYS, "matrices"),
+    version=3,
+    keys=("model.name", "model.base", "model.fingerprint", "model.tokenizer")
+    + ("samples.dimension", "samples.fingerprint", "layers", "module", "prompt", "keep", *MACHINE_KEYS, "matrices"),
     columns={"module": "name", "index": "int64", "score": "float32"},
     checks=(top_of_each_matrix,),
     made_by="scoring.score",
     places=(
-        "scores/{model[name]}/{samples[dimension]}-{samples[label]}-n{samples[n]}-seed{samples[seed]}/"
+        "scores/{model[name]}/{model[base]}/{samples[dimension]}-{samples[label]}-n{samples[n]}-seed{samples[seed]}/"
         "layers-{layers[0]:03d}-{layers[1]:03d}.parquet",
     ),
 )
@@ -179,7 +179,7 @@ MASK = Format(
 
 ANSWERS = Format(
     "answers",
-    version=2,
+    version=3,
     keys=ASKED_KEYS,
     columns=_TEXTS | {"question": "string", "answer": "string", "tokens": "int32", "truncated": "bool"},
     checks=(filled("id", "question"), unique("id"), as_recorded("dimension"), within("tokens", 0, float("inf"))),
@@ -195,7 +195,7 @@ REPLIES = Format("replies", version=2, columns={"tokens": "tokens", "sure": "boo
 # verdict.
 VERDICTS = Format(
     "verdicts",
-    version=2,
+    version=3,
     keys=(*ASKED_KEYS, "judge", "identity", "judge_kinds"),
     columns=_TEXTS
     | {"verdict": "string", "p_unsafe": "float32?"}
@@ -255,7 +255,11 @@ MODEL = Format(
     "model",
     version=2,
     keys=("name", "source", "layers", "files", "fingerprint", "tokenizer", "generation"),
-    places=("models/{name}/uncouple.json", "judges/*/model/uncouple.json", "checkpoints/*/{name}/uncouple.json"),
+    places=(
+        "models/{name}/uncouple.json",
+        "judges/*/model/uncouple.json",
+        "checkpoints/{name}/{source[variant]}/uncouple.json",
+    ),
 )
 
 # The files of a model folder as they were when last hashed. It may be deleted at any time.

@@ -212,9 +212,23 @@ def _ids_and(*keys: str) -> Callable[[Found], Any]:
     return lambda found: (found.ids, *_of(*keys)(found))
 
 
-def _from_model(form: Format, name: str, prints: Sequence[str]) -> Relation:
+def _which_model(record: Record) -> tuple[str, str | None]:
+    """The name of a model, and of which variant it is the checkpoint."""
+    return record["name"], record.get("source", {}).get("variant")
+
+
+def _from_model(form: Format, prints: Sequence[str]) -> Relation:
     keys = ("fingerprint", "tokenizer", "generation")[: len(prints)]
-    return Relation(form, MODEL, _of(name), _of("name"), _of(*prints), _of(*keys), "the model that it was made from")
+    is_nested = "model.name" in form.keys
+    return Relation(
+        form,
+        MODEL,
+        (lambda found: _which_model(found.record["model"])) if is_nested else _of("model"),
+        (lambda found: _which_model(found.record)) if is_nested else _of("name"),
+        _of(*prints),
+        _of(*keys),
+        "the model that it was made from",
+    )
 
 
 _NAMED = ("model", "variant", "dimension")
@@ -232,9 +246,9 @@ RELATIONS = (
         _of("fingerprint"),
         "the samples scored",
     ),
-    _from_model(SCORE_SHARD, "model.name", ("model.fingerprint", "model.tokenizer")),
-    _from_model(MASK, "model.name", ("model.fingerprint",)),
-    _from_model(ANSWERS, "model", ("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation")),
+    _from_model(SCORE_SHARD, ("model.fingerprint", "model.tokenizer")),
+    _from_model(MASK, ("model.fingerprint",)),
+    _from_model(ANSWERS, ("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation")),
 )
 
 

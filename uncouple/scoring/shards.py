@@ -14,6 +14,7 @@ from uncouple.errors import UncoupleError
 from uncouple.records.columns import group_by_module, module_column
 from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import MACHINE_KEYS, SCORE_SHARD, Record
+from uncouple.variants.kinds import base_name
 
 # Flat row-major indices and scores of the top entries of a matrix, by rank.
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -41,7 +42,7 @@ def write_shard(path: str | Path, tops: Mapping[str, Top], metadata: dict[str, A
 
 def about_model(record: Record) -> Record:
     """What a shard says of the model; see `folders.model_record`."""
-    return {key: record[key] for key in ("name", "source", "fingerprint", "tokenizer")}
+    return {key: record[key] for key in ("name", "source", "fingerprint", "tokenizer")} | {"base": base_name(record)}
 
 
 def about_samples(record: Record) -> Record:

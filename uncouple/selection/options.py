@@ -9,7 +9,7 @@ from uncouple.data.sources import Label
 from uncouple.models.families import Module
 from uncouple.options import Count, EachOnce, OneOf, Section, Share, Whole, narrowed
 from uncouple.selection.rules import COUPLED, RULES, Rule
-from uncouple.variants.kinds import VariantKind
+from uncouple.variants.kinds import Derived
 
 Names = Annotated[list[str], Field(min_length=2), EachOnce()]
 
@@ -48,7 +48,7 @@ class Selection(Section):
         return self.ratio if self.general_ratio is None else self.general_ratio
 
 
-class Suppress(Selection, VariantKind):
+class Suppress(Selection, Derived):
     """The base model with selected weights at zero."""
 
     about: ClassVar = "sets selected weights to zero"
@@ -69,6 +69,7 @@ class Suppress(Selection, VariantKind):
         return self.checkpoint
 
     def faults(self, where: str, name: str, experiment: Any) -> Iterator[str]:
+        yield from super().faults(where, name, experiment)
         scoring, known = experiment.scoring, experiment.dimensions
         for key in ("ratio", "general_ratio"):
             if (value := getattr(self, key) or 0) > scoring.keep:

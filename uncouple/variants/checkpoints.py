@@ -47,7 +47,9 @@ def apply_mask(model_folder: str | Path, mask_path: str | Path, output: str | Pa
         write_record(own / "config.json", CHECKPOINT, about)
         (folder / CARD_NAME).write_text(_model_card(metadata, count), encoding="utf-8")
         # Made last, and what a workflow takes for the checkpoint: the model that this folder now is.
-        write_record(folder / RECORD_NAME, MODEL, describe_model(folder, output.name, {"variant": metadata["variant"]}))
+        write_record(
+            folder / RECORD_NAME, MODEL, describe_model(folder, base["name"], {"variant": metadata["variant"]})
+        )
     say(f"apply: {output}: {count:,} weights of {len(entries)} matrices set to zero")
 
 

@@ -3,7 +3,7 @@
 A new kind is one such class, in the room that makes its variants, and its line in `experiment.options.Variant`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,6 +12,12 @@ from uncouple.options import Section
 
 # The name of the variant that every other is compared with.
 ORIGIN = "origin"
+
+
+def base_name(record: Mapping[str, Any]) -> str:
+    """The variant that a model folder holds, by its record, see `models.folders.model_record`: the origin, or the one
+    that the checkpoint is of."""
+    return record["source"].get("variant", ORIGIN)
 
 
 class VariantKind(Section):
@@ -31,9 +37,48 @@ class VariantKind(Section):
         """Whether a checkpoint of it is written."""
         return False
 
+    def opened_from(self, name: str) -> str:
+        """The variant whose checkpoint its base is, by name; the origin's is the model itself.
+
+        Args:
+            name: its own.
+        """
+        return ORIGIN
+
     def faults(self, where: str, name: str, experiment: Any) -> Iterator[str]:
         """What does not go together with other sections of an `experiment.options.Experiment`."""
         return iter(())
+
+
+class Derived(VariantKind):
+    """A variant that is made from another."""
+
+    of: str = Field(
+        ORIGIN,
+        description="The variant that it is made from: origin, or one that has a checkpoint, so that a tuned model can "
+        "be suppressed and a suppressed one tuned.",
+    )
+
+    def opened_from(self, name: str) -> str:
+        return self.of
+
+    def faults(self, where: str, name: str, experiment: Any) -> Iterator[str]:
+        variants = experiment.variants
+        if self.of == ORIGIN:
+            return
+        if self.of not in variants:
+            yield f"{where}.of: {self.of!r} is not among variants ({', '.join(variants)})"
+        elif not variants[self.of].has_checkpoint:
+            yield (
+                f"{where}.of: {self.of} has no checkpoint to start from; a suppressed variant has one where it says "
+                "checkpoint: true"
+            )
+        else:
+            above = [name]
+            while isinstance(it := variants.get(above[-1]), Derived) and it.of not in above:
+                above.append(it.of)
+            if isinstance(it, Derived):
+                yield f"{where}.of: {' is made from '.join([*above, it.of])}, which has no beginning"
 
 
 class Origin(VariantKind):

@@ -16,6 +16,7 @@ from uncouple.progress import say
 from uncouple.records.files import digest
 from uncouple.records.formats import Record
 from uncouple.records.store import versions
+from uncouple.variants.kinds import ORIGIN, base_name
 from uncouple.variants.masks import Entries, read_mask
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ class Variant:
 
     def names(self) -> Record:
         """What a record says that is this experiment's alone: two experiments may call one variant by two names."""
-        return self.who() | {"mask": self.mask}
+        return self.who() | {"base": base_name(self.model), "mask": self.mask}
 
     def about(self, dtype: str | torch.dtype, device: str | torch.device) -> Record:
         """What the record of all that is measured of a variant says.
 
         Returns:
-            dict of model, variant, mask, what `load.machine` gives, and the base's three `fingerprints` by what they
-            are of.
+            dict of model, variant, base (see `kinds.base_name`), mask, what `load.machine` gives, and the base's three
+            `fingerprints` by what they are of.
         """
         return self.names() | machine(dtype, device) | {"fingerprints": self._prints()}
 
@@ -91,7 +92,8 @@ def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | N
 
     Args:
         folder: the base model's.
-        wanted: pairs of a name for the record and a mask file, None for the base as it is.
+        wanted: pairs of a name for the record and a mask file, None for the base as it is. The origin of a checkpoint's
+            folder is the variant that it holds.
 
     Raises:
         UncoupleError: not a whole model, two variants of one name, or no mask that can be used.
@@ -99,6 +101,7 @@ def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | N
     record, config = model_record(folder), check_folder(folder)
     found: dict[str, Variant] = {}
     for name, mask in wanted:
+        name = base_name(record) if name == ORIGIN and not mask else name
         if name in found:
             raise UncoupleError(f"variant {name!r} is named twice. Give each a name of its own.")
         if not mask:
