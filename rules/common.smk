@@ -1,5 +1,6 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import atexit
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from uncouple.evaluation.options import Asking, Pairing
 from uncouple.experiment.config import load
 from uncouple.experiment.options import GENERAL, Dimension
 from uncouple.experiment.paths import Paths
+from uncouple.experiment.sweeps import value_text
 from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import to_flags, with_files
@@ -190,6 +192,17 @@ def coupling_flags(wildcards):
     variant = coupling_variant()
     chosen = {"dimensions": EXPERIMENT.coupled_by(variant), "module": EXPERIMENT.variants[variant].module}
     return flags(**chosen, ratios=EXPERIMENT.figures.ratios)
+
+
+def sweep_flags():
+    """The sweeps of the experiment, a flag each."""
+    parts = []
+    for sweep in EXPERIMENT.sweeps:
+        values = [
+            f"{name}={json.dumps(value_text(v) if isinstance(v, list) else v)}" for name, v in sweep.values.items()
+        ]
+        parts += ["--sweep", sweep.key, sweep.series, *values]
+    return shlex.join(parts)
 
 
 def variant_flags(names):

@@ -5,6 +5,8 @@ localrules:
     make_mask,
     count_coupling,
     measure_placement,
+    measure_stability,
+    find_sweeps,
 
 
 rule make_mask:
@@ -72,6 +74,40 @@ rule count_coupling:
         " {params.options}"
         " --output {output:q}"
         " > {log:q} 2>&1"
+
+
+rule measure_stability:
+    input:
+        masks=lambda wildcards: [PATHS.mask(wildcards.model, name) for name in EXPERIMENT.stable],
+        sweeps=PATHS.sweeps(),
+    output:
+        PATHS.metrics("stability"),
+    log:
+        PATHS.log(PATHS.metrics("stability")),
+    conda:
+        "../envs/tables.yaml"
+    params:
+        order=lambda wildcards: [PATHS.mask(wildcards.model, name) for name in EXPERIMENT.stable],
+        code=code_of("measure", "stability"),
+    shell:
+        "python -m uncouple measure stability {input.masks:q}"
+        " --sweeps {input.sweeps:q}"
+        " --output {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule find_sweeps:
+    output:
+        PATHS.sweeps(),
+    log:
+        PATHS.log(PATHS.sweeps()),
+    conda:
+        "../envs/tables.yaml"
+    params:
+        sweeps=sweep_flags(),
+        code=code_of("measure", "sweeps"),
+    shell:
+        "python -m uncouple measure sweeps {params.sweeps} --output {output:q} > {log:q} 2>&1"
 
 
 rule measure_placement:

@@ -146,6 +146,7 @@ def write_mask(path, folder, entries):
         "ratio": 0.1,
         "general_ratio": 0.1,
         "module": "mlp",
+        "layers": None,
         "seed": 0,
         "scores": {"general": {"samples": {"n": 3, "label": "safe", "seed": 0}}},
         "shapes": {n: files.find(f"{n}.weight")[2] for n in entries},

@@ -216,6 +216,9 @@ FAULTS = {
     "made from what has no checkpoint": ({"variants.spin.of": "random"}, "spin.of", "random has no checkpoint", "true"),
     "made from a noise": ({"variants.spin.of": "noise"}, "variants.spin.of", "noise has no checkpoint"),
     "made from itself": ({"variants.spin.of": "spin"}, "variants.spin.of", "spin is made from spin", "no beginning"),
+    "layers that the model has not": ({"variants.spin.layers": [20, 30]}, "spin.layers", "[20, 30]", "0 to 29"),
+    "layers upside down": ({"variants.spin.layers": [9, 3]}, "variants.spin.layers", "[9, 3]"),
+    "one layer number": ({"variants.spin.layers": [9]}, "variants.spin", "layers"),
     "unknown selection": (
         {"variants.spin.select": "all"},
         "variants.spin.select",

@@ -20,6 +20,7 @@ from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.evaluation.judges.training import train_judge
+from uncouple.experiment.sweeps import Sweep, write_sweeps
 from uncouple.models import fingerprints as records
 from uncouple.models.fetch import fetch_model
 from uncouple.models.fingerprints import HASHES_NAME
@@ -65,6 +66,7 @@ def run(tmp_path_factory, model_folder, encoder):
     judge_answers([folder / "a.answers"], folder / "v.verdicts", Phrases(), {"phrases": {None: phrases}})
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
+    write_sweeps([Sweep("n", "", {"a": 1, "b": 2})], folder / "s.sweeps")
     count_selected(base, shards, folder / "c.coupling", SELECTION, ratios=[0.01, 0.05])
     make_samples(source, "privacy", "unsafe", None, 0, folder / "unsafe.samples")
     train_judge([folder / "privacy.samples", folder / "unsafe.samples"], encoder, folder / "j.judge")

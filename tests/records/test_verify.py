@@ -15,6 +15,7 @@ from uncouple.data.sources import Source
 from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.phrases import Phrases
+from uncouple.experiment.sweeps import Sweep, write_sweeps
 from uncouple.models.fetch import fetch_model
 from uncouple.models.folders import model_record
 from uncouple.records import files
@@ -65,6 +66,7 @@ def whole(tmp_path_factory, model_folder):
         make_mask(base, shards, mask, SELECTION.model_copy(update={"select": select}), variant=variant)
     apply_mask(base, mask, results / "checkpoints/m/union")
     measure_placement([mask], results / "metrics/m/placement.parquet")
+    write_sweeps([Sweep("n", "", {"spin": 1})], results / "metrics/sweeps.parquet")
     count_selected(base, shards, results / "metrics/m/coupling.parquet", SELECTION, ratios=[0.02])
     questions, verdicts = results / "samples/questions/privacy.parquet", []
     make_questions(source, "privacy", None, 0, questions)
@@ -199,7 +201,7 @@ def test_a_file_of_another_kind(results):
 def test_a_file_of_another_version(results):
     rewrite(results / "masks/m/spin.parquet", version=0)
     (fault,) = faults(results)
-    assert fault.startswith("masks/m/spin.parquet: mask of format version 0, but this code reads version 1.")
+    assert fault.startswith("masks/m/spin.parquet: mask of format version 0, but this code reads version 2.")
 
 
 @pytest.mark.parametrize("name", ["samples/stranger.parquet", "masks/m/stranger.json"])

@@ -197,7 +197,7 @@ def test_a_truncated_shard_is_named(model_folder, shard_paths, tmp_path):
 
 def test_a_shard_of_another_format_version_is_refused(model_folder, shard_paths, tmp_path):
     old = rewrite_metadata(shard_paths[0], tmp_path / "old.parquet", version=99)
-    with pytest.raises(UncoupleError, match=r"old.parquet.*format version 99.*reads version 2"):
+    with pytest.raises(UncoupleError, match=r"old.parquet.*format version 99.*reads version 3"):
         make_mask(model_folder, [old, *shard_paths[1:]], tmp_path / "m", SELECTION, variant="v")
 
 

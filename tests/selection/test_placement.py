@@ -6,7 +6,8 @@ from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import MASK, PLACEMENT
 from uncouple.selection.placement import measure_placement
 
-RECORD = {"dimensions": [], "select": "coupled", "ratio": 0.1, "general_ratio": 0.1, "module": "mlp", "seed": 0}
+RECORD = {"dimensions": [], "select": "coupled", "ratio": 0.1, "general_ratio": 0.1, "module": "mlp"}
+RECORD |= {"layers": None, "seed": 0}
 
 
 def write_mask(path, taken, shapes, variant):

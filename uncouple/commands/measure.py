@@ -1,6 +1,7 @@
 """Count into tidy tables: what the verdicts come to, compared with the origin's (awareness); how often phrases
 occur in answers (language); several metrics tables as one (collect); which matrices the masks' weights are in
-(placement); how many weights each selection takes as the ratio grows (coupling).
+(placement); how many weights each selection takes as the ratio grows (coupling); which variants are alike but for one
+key (sweeps), and how far their masks take the same weights (stability).
 
 examples:
   python -m uncouple measure awareness verdicts-*.parquet --output metrics.parquet
@@ -12,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 
 from uncouple.commands import flags
 from uncouple.evaluation.options import Counting
-from uncouple.options import Share, from_flags, read_as
+from uncouple.options import Share, from_flags, key_value, read_as
 from uncouple.options import add_flags as add_options
 from uncouple.selection.options import Selection
 
@@ -84,6 +85,37 @@ def run_placement(a: Namespace) -> None:
     measure_placement(a.masks, a.output)
 
 
+def add_sweeps(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "--sweep",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar=("KEY", "SERIES VARIANT=VALUE"),
+        help="variants that are alike but for the key, each with its value of it; the series, which may be empty, "
+        "tells several sweeps of a key apart",
+    )
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_sweeps(a: Namespace) -> None:
+    from uncouple.experiment.sweeps import Sweep, write_sweeps
+
+    write_sweeps([Sweep(key, series, dict(map(key_value, values))) for key, series, *values in a.sweep], a.output)
+
+
+def add_stability(sub: ArgumentParser) -> None:
+    sub.add_argument("masks", nargs="+", help="masks")
+    sub.add_argument("--sweeps", required=True, help="which variants make a sweep (measure sweeps)")
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_stability(a: Namespace) -> None:
+    from uncouple.evaluation.stability import measure_stability
+
+    measure_stability(a.masks, a.sweeps, a.output)
+
+
 def add_coupling(sub: ArgumentParser) -> None:
     flags.add_model(sub)
     flags.add_scores(sub)
@@ -104,5 +136,7 @@ WHAT = {
     "language": (add_language, run_language, "how often cautionary phrases occur in answers"),
     "collect": (add_collect, run_collect, "several metrics tables as one"),
     "placement": (add_placement, run_placement, "suppressed weights by layer and module"),
+    "sweeps": (add_sweeps, run_sweeps, "which variants are alike but for one key"),
+    "stability": (add_stability, run_stability, "weights that the masks of a sweep share"),
     "coupling": (add_coupling, run_coupling, "weights that each selection takes, by ratio"),
 }

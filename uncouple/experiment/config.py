@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from uncouple.errors import UncoupleError
 from uncouple.experiment.options import VARIANTS, Experiment
+from uncouple.experiment.sweeps import value_text
 from uncouple.options import Section, allowed, alternatives, bounds_of, names_of, on_disk, walk, whole
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -58,8 +59,8 @@ def spread_sweeps(variants: dict[str, Any]) -> dict[str, Any]:
     for name, variant in variants.items():
         swept = {k: v for k, v in variant.items() if _is_sweep(k, v)} if isinstance(variant, dict) else {}
         for values in itertools.product(*swept.values()):
-            parts = [f"{k}-{'+'.join(v) if isinstance(v, list) else v}" for k, v in zip(swept, values, strict=True)]
             chosen = dict(zip(swept, values, strict=True))
+            parts = [f"{key}-{value_text(value)}" for key, value in chosen.items()]
             spread[".".join([name, *parts])] = variant | chosen if chosen else variant
     # An experiment's own keys come before those of config.yaml; a figure begins with the origin all the same.
     return dict(sorted(spread.items(), key=lambda item: _rank(item[1])))

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar, get_args
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from uncouple.data.sources import Label, Source
 from uncouple.evaluation.judges.registry import Judge
 from uncouple.evaluation.options import Evaluation
+from uncouple.experiment.sweeps import Sweep, find_sweeps
 from uncouple.models.places import Model
 from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
@@ -200,9 +202,21 @@ class Experiment(Section):
             "hsic": self.pairs,
             "placement": self.masked,
             "coupling": self.masked,
+            "sweeps": self.sweeps,
             "judges": self.trained,
         }
         return [name for name, there in found.items() if there]
+
+    @cached_property
+    def sweeps(self) -> list[Sweep]:
+        """Variants that are alike but for one key."""
+        return find_sweeps(self.variants)
+
+    @property
+    def stable(self) -> list[str]:
+        """Variants with a mask that are in a sweep."""
+        swept = {name for sweep in self.sweeps for name in sweep.values}
+        return [name for name in self.masked if name in swept]
 
     @property
     def general_draws(self) -> list[tuple[int, int]]:

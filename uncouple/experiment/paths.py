@@ -212,12 +212,17 @@ class Paths:
         """The parts of the one metrics table."""
         experiment = self.experiment
         parts = ["awareness", *(["language"] if experiment.counted else [])]
+        parts += ["stability"] if experiment.stable else []
         for name, variant in experiment.variants.items():
             if not variant.is_noise:
                 measured = [key for key in ("perplexity", "ability") if getattr(experiment.evaluation, key)]
                 parts += [f"{key}/{name}" for key in measured]
                 parts += [f"hsic/{name}/{one}-{other}" for one, other in experiment.pairs]
         return [self.metrics(part, model) for part in parts]
+
+    def sweeps(self) -> str:
+        """Which variants are alike but for one key."""
+        return self.under("metrics/sweeps.parquet")
 
     # Figures and tables
 
@@ -237,6 +242,7 @@ class Paths:
             "metrics": [self.metrics("metrics", model)],
             "placement": [self.metrics("placement", model)] if masked else [],
             "coupling": [self.metrics("coupling", model)] if masked else [],
+            "sweeps": [self.sweeps()] if self.experiment.sweeps else [],
             "answers": self.all_answers(model),
             "verdicts": self.all_verdicts(model),
         }

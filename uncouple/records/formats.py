@@ -162,13 +162,13 @@ SCORE_SHARD = Format(
     ),
 )
 
-_SELECTED = ("dimensions", "select", "ratio", "general_ratio", "module", "seed", "scores")
+_SELECTED = ("dimensions", "select", "ratio", "general_ratio", "module", "layers", "seed", "scores")
 _MASK_KEYS = ("variant", "model.name", "model.fingerprint", *_SELECTED)
 
 # Selected weights with their original values; a rank is 0 for the highest score, null for what is in no shard.
 MASK = Format(
     "mask",
-    version=1,
+    version=2,
     keys=(*_MASK_KEYS, "shapes"),
     columns={"module": "name", "index": "int64", "value": "float32"}
     | {"score_{dimension}": "float32?", "rank_{dimension}": "int64?", "rank_general": "int64?"},
@@ -224,6 +224,7 @@ METRICS = Format(
         "metrics/{model}/{measured}/{variant}/*.parquet",
         "metrics/*/awareness.parquet",
         "metrics/*/language.parquet",
+        "metrics/*/stability.parquet",
         "metrics/*/metrics.parquet",
     ),
 )
@@ -236,6 +237,16 @@ PLACEMENT = Format(
     checks=(unique("model", "variant", "layer", "module"), ascending("n", "of")),
     made_by="selection.placement",
     places=("metrics/*/placement.parquet",),
+)
+
+# Which variants are alike but for one key; see `experiment.sweeps`. `number` is a value that has its place on an axis.
+SWEEPS = Format(
+    "sweeps",
+    version=1,
+    columns=dict.fromkeys(("key", "series", "variant", "value"), "string") | {"number": "float64?"},
+    checks=(filled("key", "variant"), unique("key", "series", "variant")),
+    made_by="experiment.sweeps",
+    places=("metrics/sweeps.parquet",),
 )
 
 # How many weights each rule selects at a ratio, and how many of them are in the coupled set of that ratio.
@@ -266,7 +277,7 @@ MODEL = Format(
 HASHES = Format("hashes", version=1, keys=("files",))
 
 # Of a mask, all but its rows and shapes: what made a checkpoint.
-CHECKPOINT = Format("checkpoint", version=1, keys=_MASK_KEYS)
+CHECKPOINT = Format("checkpoint", version=2, keys=_MASK_KEYS)
 
 # A trained judge of one dimension, with how good it is; see `judges.training`.
 JUDGE = Format(
@@ -280,5 +291,5 @@ JUDGE = Format(
 FORMATS = {
     known.kind: known
     for known in (SAMPLES, QUESTIONS, SCORE_SHARD, MASK, ANSWERS, REPLIES, VERDICTS, METRICS, PLACEMENT, COUPLING)
-    + (MODEL, HASHES, CHECKPOINT, JUDGE)
+    + (SWEEPS, MODEL, HASHES, CHECKPOINT, JUDGE)
 }

@@ -11,6 +11,7 @@ from uncouple.options import Count, EachOnce, OneOf, Section, Share, Whole, narr
 from uncouple.selection.rules import COUPLED, RULES, Rule
 from uncouple.variants.kinds import Derived
 
+Layers = Annotated[list[Whole], Field(min_length=2, max_length=2)]
 Names = Annotated[list[str], Field(min_length=2), EachOnce()]
 
 
@@ -29,6 +30,12 @@ class Selection(Section):
         examples=[1e-5],
     )
     module: Module = Field("mlp", description="Which linear layers, mlp, attention or all.")
+    layers: Layers | None = Field(
+        None,
+        description="The first and the last of the decoder layers that weights are taken of, counted from 0. All of "
+        "them, where it is left out.",
+        examples=[[0, 9]],
+    )
     dimensions: Names | None = Field(
         None,
         description="The dimensions that couple, the first being A. All of them, where it is left out; then a new "
@@ -78,6 +85,9 @@ class Suppress(Selection, Derived):
                 )
         if scoring.module not in ("all", self.module):
             yield f"{where}.module: {self.module} is not scored (scoring.module is {scoring.module})"
+        for model, base in experiment.models.items():
+            if self.layers and not self.layers[0] <= self.layers[1] < base.layers:
+                yield f"{where}.layers: {self.layers} is no range of the layers 0 to {base.layers - 1} of {model}"
         dimensions = self.dimensions or list(known)
         if len(dimensions) < 2:
             yield f"{where}: two dimensions or more are needed, and there is only {', '.join(dimensions)}"

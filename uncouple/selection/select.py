@@ -42,7 +42,7 @@ def make_mask(
     """
     record = model_record(model_folder)
     scores = read_scores(shards, options.dimensions or [])
-    names = _targets(model_folder, record, scores, options.module, max(options.ratio, options.general))
+    names = _targets(model_folder, record, scores, options, max(options.ratio, options.general))
     selected = select_weights(scores, names, options)
     if not any(map(len, selected.values())):
         raise UncoupleError(
@@ -58,6 +58,7 @@ def make_mask(
         "ratio": options.ratio,
         "general_ratio": options.general,
         "module": options.module,
+        "layers": options.layers,
         "seed": options.select_seed,
         "scores": scores.records,
         "shapes": {name: scores.shapes[name] for name in names},
@@ -126,7 +127,7 @@ def count_selected(
     """
     record = model_record(model_folder)
     scores = read_scores(shards, options.dimensions or [])
-    names = _targets(model_folder, record, scores, options.module, max(ratios))
+    names = _targets(model_folder, record, scores, options, max(ratios))
     of = sum(scores.size(name) for name in names)
     rows = []
     for ratio in ratios:
@@ -142,7 +143,9 @@ def count_selected(
     write_table(rows, output, COUPLING, {"dimensions": list(scores.dimensions)})
 
 
-def _targets(model_folder: str | Path, record: dict[str, Any], scores: Scores, module: str, ratio: float) -> list[str]:
+def _targets(
+    model_folder: str | Path, record: dict[str, Any], scores: Scores, options: Selection, ratio: float
+) -> list[str]:
     """Modules to select in, once the shards are known to be of this model and to keep enough of it."""
     if len(scores.dimensions) < 2:
         raise UncoupleError(
@@ -155,10 +158,15 @@ def _targets(model_folder: str | Path, record: dict[str, Any], scores: Scores, m
             f"ratio {ratio:g} is above {scores.keep:g}, the share of each matrix that the score shards keep. "
             f"Set scoring.keep to {ratio:g} or more and score again."
         )
-    names = target_names(read_config(model_folder), module)
+    config, (first, last) = read_config(model_folder), options.layers or (0, None)
+    if last is not None and not first <= last < config["num_hidden_layers"]:
+        raise UncoupleError(
+            f"layers: {first} to {last} is no range of this model's, which are 0 to {config['num_hidden_layers'] - 1}."
+        )
+    names = target_names(config, options.module, first, last)
     if missing := [name for name in names if name not in scores.shapes]:
         raise UncoupleError(
-            f"the score shards have no scores of {missing[0]}. Score `{module}` modules, and give all shards."
+            f"the score shards have no scores of {missing[0]}. Score `{options.module}` modules, and give all shards."
         )
     return names
 
