@@ -201,9 +201,9 @@ class Paths:
         """The parts of the one metrics table."""
         experiment = self.experiment
         parts = ["awareness", *(["language"] if experiment.counted else [])]
+        measured = [key for key in ("perplexity", "divergence", "ability") if key in experiment.measured]
         for name, variant in experiment.variants.items():
             if not variant.is_noise:
-                measured = [key for key in ("perplexity", "ability") if getattr(experiment.evaluation, key)]
                 parts += [f"{key}/{name}" for key in measured]
                 parts += [f"hsic/{name}/{one}-{other}" for one, other in experiment.pairs]
         return [self.metrics(part, model) for part in parts]
