@@ -147,8 +147,8 @@ def _load(
         sizes = [len(head.product.weight) for head in (before.head, loss_head(model))]
         if sizes[0] != sizes[1]:
             raise UncoupleError(
-                f"{first.folder} predicts {sizes[0]:,} tokens and {base.folder} {sizes[1]:,}. Name an origin of the same "
-                "vocabulary (--origin)."
+                f"{first.folder} predicts {sizes[0]:,} tokens and {base.folder} {sizes[1]:,}. Name an origin of the "
+                "same vocabulary (--origin)."
             )
     return model, before
 
@@ -194,8 +194,8 @@ def divergence_rows(found: dict[str, NDArray[np.float64]]) -> list[Record]:
     """Rows of a metrics table, without model, variant and dimension.
 
     Metrics:
-    - `divergence`: the mean over all response tokens, in nats a token, and its interval; see `mean_of_tokens`; n samples
-      of `of` tokens.
+    - `divergence`: the mean over all response tokens, in nats a token, and its interval, see `mean_of_tokens`; of n
+      samples with `of` such tokens.
     - `sample_divergence`, of each sample `item`, its id: the mean over its response tokens, by which variants can be
       paired; n is 1, of its tokens.
 
@@ -263,8 +263,8 @@ def response_states(model: "PreTrainedModel", encoded: Sequence[Encoded], batch_
 def token_divergences(before: Before, model: "PreTrainedModel", states: "Tensor") -> NDArray[np.float64]:
     """KL(origin || variant) of the next-token distributions at each response token, in nats, float64 (tokens,).
 
-    The distributions are made of float32 logits in float64. There the divergence of logits that differ by rounding is of
-    the order of the square of that; in float32 it would be of rounding's own, and as often below 0.
+    The distributions are made of float32 logits in float64. There the divergence of logits that differ by a rounding is
+    of the order of its square; in float32 it would be of the rounding's own, and as often below 0.
 
     Args:
         before: of the origin.
@@ -281,6 +281,6 @@ def token_divergences(before: Before, model: "PreTrainedModel", states: "Tensor"
         for logits, part in logits_in_parts(model, states, positions):
             origin = before.head.logits(before.states[part.to(before.states.device)]).to(logits.device)
             p, q = (values.log_softmax(1, dtype=torch.float64) for values in (origin, logits))
-            found.append(torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(1))
+            found.append(p.exp().mul_(p - q).sum(1))
     # What rounding leaves of none may be below it.
     return torch.cat(found).clamp_(min=0).cpu().numpy()
