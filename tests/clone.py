@@ -65,7 +65,7 @@ def _experiment(raw):
         (raw / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"path": f"raw/{name}"}
 
-    rows = {"fairness": TEXTS[:5], "privacy": TEXTS[2:], "general": TEXTS}
+    rows = {"fairness": TEXTS[:5], "privacy": TEXTS[2:], "general": TEXTS[3:]}
     dimensions = {}
     for name, pairs in rows.items():
         source = write(f"{name}.jsonl", [{"prompt": p, "response": r, "question": p} for p, r in pairs])
@@ -97,7 +97,7 @@ def _experiment(raw):
             "questions": 4,
             "seed": 3,
             "hsic": {"n": 4, "permutations": 20},
-            "ordinary": {"n": 2},
+            "ordinary": {"n": 1},
             "perplexity": {"path": "raw/text.txt", "window": 32, "windows": 2},
             "ability": {"tasks": {"boolq": "raw/boolq.jsonl"}, "limit": 4},
         },

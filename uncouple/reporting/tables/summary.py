@@ -1,6 +1,6 @@
-"""The variants: weights suppressed, perplexity, divergence (how far predictions of the responses of ordinary samples are
-from the origin's, in nats a token, with its 95% interval over the samples), awareness of each dimension with its 95%
-Wilson interval, its difference from the origin's on the same questions with Tango's 95% score interval and the p-value
+"""The variants: weights suppressed, perplexity, divergence (how far predictions of ordinary responses are from the
+origin's, in nats a token, with its 95% interval over the samples), awareness of each dimension with its 95% Wilson
+interval, its difference from the origin's on the same questions with Tango's 95% score interval and the p-value
 adjusted by Holm over all variants and dimensions of the one judge (a star marks an effect), the smallest difference
 that would have been found with 80% power where so many verdicts change (a smaller one is not ruled out), the mean
 p(unsafe) and its difference with 95% t intervals, of the judges that give one, and how many answers were empty (they
