@@ -275,12 +275,12 @@ def token_divergences(before: Before, model: "PreTrainedModel", states: "Tensor"
 
     from uncouple.models.head import logits_in_parts
 
-    found = []
+    found = torch.empty(len(states), dtype=torch.float64)
     with torch.inference_mode():
         positions = torch.arange(len(states), device=states.device)
         for logits, part in logits_in_parts(model, states, positions):
             origin = before.head.logits(before.states[part.to(before.states.device)]).to(logits.device)
             p, q = (values.log_softmax(1, dtype=torch.float64) for values in (origin, logits))
-            found.append(p.exp().mul_(p - q).sum(1))
-    # What rounding leaves of none may be below it.
-    return torch.cat(found).clamp_(min=0).cpu().numpy()
+            # What rounding leaves of none may be below it.
+            found[part.cpu()] = p.exp().mul_(p - q).sum(1).clamp_(min=0).cpu()
+    return found.numpy()
