@@ -194,6 +194,16 @@ def coupling_flags(wildcards):
     return flags(**chosen, ratios=EXPERIMENT.figures.ratios)
 
 
+def origin_flags(base):
+    """A function of wildcards: the origin's model, where variants are opened from a checkpoint."""
+
+    def told(wildcards):
+        record = PATHS.model(wildcards.model)
+        return flags(origin=None if base == ORIGIN else str(Path(record).parent))
+
+    return told
+
+
 def sweep_flags():
     """The sweeps of the experiment, a flag each."""
     parts = []

@@ -187,6 +187,45 @@ for group in EXPERIMENT.measured_groups:
 
     rule:
         name:
+            f"measure_divergence{group.suffix}"
+        input:
+            model=PATHS.base(variant=group.base),
+            origin=[] if group.base == ORIGIN else PATHS.model(),
+            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            samples=PATHS.ordinary(),
+        output:
+            [PATHS.metrics(f"divergence/{variant}") for variant in group.variants],
+        log:
+            PATHS.log(PATHS.metrics_of("divergence", group)),
+        benchmark:
+            PATHS.benchmark(PATHS.metrics_of("divergence", group))
+        conda:
+            "../envs/torch.yaml"
+        threads: threads_of_gpu_job()
+        resources:
+            store=STORE,
+            gpu=gpus_of_model,
+            mem_mb=scoring_memory_mb,
+        params:
+            variants=variant_flags(group.variants),
+            origin=origin_flags(group.base),
+            options=lambda wildcards: flags(prompt=EXPERIMENT.scoring.prompt, dtype=EVALUATION.dtype),
+            running=running,
+            output=lambda wildcards: flags(output=PATHS.metrics("divergence/{variant}", wildcards.model)),
+            code=code_of("divergence"),
+        shell:
+            "python -m uncouple divergence {input.samples:q}"
+            ' --model "$(dirname {input.model:q})"'
+            " {params.variants}"
+            " {params.origin}"
+            " {params.options}"
+            " {params.running}"
+            " --store {resources.store:q}"
+            " {params.output}"
+            " > {log:q} 2>&1"
+
+    rule:
+        name:
             f"measure_ability{group.suffix}"
         input:
             model=PATHS.base(variant=group.base),

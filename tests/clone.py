@@ -97,6 +97,7 @@ def _experiment(raw):
             "questions": 4,
             "seed": 3,
             "hsic": {"n": 4, "permutations": 20},
+            "ordinary": {"n": 1},
             "perplexity": {"path": "raw/text.txt", "window": 32, "windows": 2},
             "ability": {"tasks": {"boolq": "raw/boolq.jsonl"}, "limit": 4},
         },

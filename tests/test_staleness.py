@@ -26,7 +26,7 @@ VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}
 # All that is asked and measured: a job for all variants of the model, and of the verdicts one for each of two judges.
 ASKED = {"ask_variants": 1, "judge_answers": 2, **ANSWERS}
-MEASURED = {"measure_perplexity": 1, "measure_ability": 1, "measure_hsic": 1}
+MEASURED = dict.fromkeys(("measure_perplexity", "measure_divergence", "measure_ability", "measure_hsic"), 1)
 # A mask, where its weights are, and all of its variant; what else those jobs are asked for the store has.
 VARIANT = {"make_mask": 1, "measure_placement": 1, **ASKED, **MEASURED}
 # Both masks, of which one is written as a checkpoint, and both variants.
@@ -97,7 +97,7 @@ EDITS = {
     "the seed of a random selection": (set_value("variants/random/select_seed", 1), VARIANT),
     "samples drawn with another seed": (
         set_value("variants/random/seed", 1),
-        {**VARIANT, "draw_samples": 3, "score_shard": 6},
+        {**VARIANT, "draw_samples": 3, "score_shard": 6, "draw_ordinary": 1},
     ),
     "prompt format of scoring": (set_value("scoring/prompt", "bare"), SCORED),
     "precision of scoring": (set_value("scoring/dtype", "bfloat16"), SCORED),
@@ -105,6 +105,10 @@ EDITS = {
     "precision of answers": (set_value("evaluation/dtype", "bfloat16"), {**ASKED, **MEASURED}),
     "fewest verdicts": (set_value("evaluation/min_judged", 0.4), {"measure_awareness": 1, **COLLECTED}),
     "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 1, **COLLECTED}),
+    "seed of the ordinary samples": (
+        set_value("evaluation/ordinary/seed", 1),
+        {"draw_ordinary": 1, "measure_divergence": 1, **COLLECTED},
+    ),
     "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 1, **COLLECTED}),
     "batch of a judge": (set_value("judges/embedding/batch_size", 8), {"judge_answers": 1, **VERDICTS}),
     "another judge": (another_judge, {"judge_answers": 1, **VERDICTS}),
@@ -142,7 +146,7 @@ EDITS = {
     ),
     "a raw row of general samples": (
         change("raw/general.jsonl", "two: three", "two, three"),
-        {**SET, "draw_samples": 1},
+        {**SET, "draw_samples": 1, "draw_ordinary": 1},
     ),
     "a raw row that only the judge is trained on": (
         change("raw/privacy_unsafe.jsonl", "Sure, 1.", "Sure, one."),
@@ -199,6 +203,7 @@ EDITS = {
         {
             **EVERYTHING,
             "draw_samples": 5,
+            "draw_ordinary": 1,
             "draw_questions": 2,
             "take_samples": 4,
             "take_replies": 4,
@@ -233,6 +238,10 @@ EDITS = {
     "code of perplexity": (
         change("uncouple/evaluation/perplexity.py", "< 709", "< 708"),
         {"measure_perplexity": 1, **COLLECTED},
+    ),
+    "code of divergence": (
+        change("uncouple/evaluation/divergence.py", "clamp_(min=0)", "clamp_(0)"),
+        {"measure_divergence": 1, **COLLECTED},
     ),
     "code of ability": (
         change("uncouple/evaluation/ability.py", "EXAMPLES_SEED = 0, 1234", "EXAMPLES_SEED = 0, 1235"),

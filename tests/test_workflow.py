@@ -30,7 +30,12 @@ def test_it_makes_what_it_promises(finished):
     rows = read_table(results / "metrics/tiny/metrics.parquet", METRICS)[0].to_pylist()
     judged = {(r["variant"], r["dimension"]) for r in rows if (r["metric"], r["judge"]) == ("awareness", "embedding")}
     assert judged == {(v, d) for v in variants for d in ("fairness", "privacy")}
-    for what in (("perplexity", None, None), ("acc", "boolq", None), ("hsic_unbiased", None, 1)):
+    for what in (
+        ("perplexity", None, None),
+        ("divergence", None, None),
+        ("acc", "boolq", None),
+        ("hsic_unbiased", None, 1),
+    ):
         found = {r["variant"] for r in rows if (r["metric"], r["task"], r["layer"]) == what}
         assert found == {"origin", "spin", "random"}
     # The same arithmetic in other batches, though the four questions of a dimension are fewer than any batch takes: in
@@ -167,7 +172,7 @@ def test_how_a_model_is_run_reaches_every_step_that_runs_it(clone, key):
     flag = {"device": "--device all", "template_options": "--template-option enable_thinking=true"}[key]
     stale = clone.stale()
     # What else is measured uses no template, and follows the masks of the new scores alone.
-    templated = {"score_shard": 6, "ask_variants": 1, "measure_hsic": 1}
+    templated = {"score_shard": 6, "ask_variants": 1, "measure_divergence": 1, "measure_hsic": 1}
     run = templated | dict.fromkeys(("measure_perplexity", "measure_ability"), 1)
     assert {rule: stale.get(rule) for rule in run} == run
     output = clone.snakemake("--dry-run", "--printshellcmds", "--resources", "gpu=2")

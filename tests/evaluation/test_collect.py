@@ -4,7 +4,7 @@ import pytest
 from evaluation.verdicts import MASK, RECORD, UNLIKE
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation import ability, hsic, perplexity
+from uncouple.evaluation import ability, divergence, hsic, perplexity
 from uncouple.evaluation.awareness import measure_awareness
 from uncouple.evaluation.collect import collect_metrics, write_metrics
 from uncouple.records.files import read_table
@@ -12,10 +12,11 @@ from uncouple.records.formats import MACHINE_KEYS, METRICS
 
 MEASURED = {
     "perplexity": {"text": {"source": "a", "sha256": "b"}, "window": 32, "windows": 4},
+    "divergence": {"origin": "a", "samples": {"fingerprint": "b"}, "prompt": "chat"},
     "ability": {"tasks": {"boolq": {"file": "a", "fingerprint": "b"}}, "limit": 10, "harness": "0.4.9"},
     "hsic": {"samples": [{"fingerprint": "a"}, {"fingerprint": "b"}], "prompt": "chat", "permutations": 9, "seed": 0},
 }
-ALIKE = {"perplexity": perplexity.ALIKE, "ability": ability.ALIKE, "hsic": hsic.ALIKE}
+ALIKE = {part.__name__.rpartition(".")[2]: part.ALIKE for part in (perplexity, divergence, ability, hsic)}
 
 
 def write_part(path, measured, **record):

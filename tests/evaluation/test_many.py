@@ -135,6 +135,7 @@ def test_a_second_run_of_the_command_imports_no_torch(made):
     jobs = [
         ["ask", *sets, *common, *masks, "--noise", "noise", "--prompt", "chat", "--max-new-tokens", "8"],
         ["hsic", *tables, *common, *masks, "--permutations", "20"],
+        ["divergence", tables[0], *common, *masks],
         ["perplexity", "--path", str(text), *common, *masks, "--window", "32"],
         ["score", tables[0], *common, "--keep", "0.1"],
     ]

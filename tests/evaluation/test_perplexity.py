@@ -21,7 +21,6 @@ from uncouple.evaluation.perplexity import (
     exponentiated_mean,
     measure_perplexity,
     read_text,
-    t_quantile,
     window_losses,
 )
 from uncouple.models.head import HEAD_BYTES
@@ -290,12 +289,6 @@ def test_an_architecture_that_is_not_known_is_refused(model_folder, text, tmp_pa
 
 
 # Intervals
-
-
-@settings(deadline=None)
-@given(st.integers(1, 3000))
-def test_the_quantile_of_t_is_scipys(freedom):
-    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
 
 
 @settings(deadline=None)

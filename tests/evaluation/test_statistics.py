@@ -12,7 +12,15 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from uncouple.evaluation import statistics
-from uncouple.evaluation.statistics import adjust_holm, detectable, difference_interval, exact_mcnemar, mean, rate
+from uncouple.evaluation.statistics import (
+    adjust_holm,
+    detectable,
+    difference_interval,
+    exact_mcnemar,
+    mean,
+    rate,
+    t_quantile,
+)
 
 COUNTS = st.integers(1, 5000).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of)))
 
@@ -41,6 +49,12 @@ def test_a_known_interval():
 
 def test_a_rate_of_nothing_has_no_value():
     assert rate(0, 0) == {"value": None, "low": None, "high": None, "n": 0, "of": 0}
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3000))
+def test_the_quantile_of_t_is_scipys(freedom):
+    assert t_quantile(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=1e-9)
 
 
 @settings(max_examples=60, deadline=None)

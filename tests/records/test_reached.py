@@ -60,7 +60,7 @@ def stale(path, text, others_stand=False):
 
 # A table of edits
 
-RUN_MODELS = {"ask", "perplexity", "ability", "hsic"}
+RUN_MODELS = {"ask", "perplexity", "divergence", "ability", "hsic"}
 SCORES = {"score", "memory"}
 COUPLES = {"mask", "measure coupling"}
 LEASE = {"train-judge", "judge"} | RUN_MODELS | SCORES
@@ -104,7 +104,7 @@ EDITS = [
     ("how often a GPU is tried for", "poll: float = 1.0", "poll: float = 2.0", LEASE),
     ("when an answer is degenerate", "if len(words) < 12:", "if len(words) < 13:", {"judge"}),
     ("a kernel", "tl.program_id(0)", "tl.program_id(1)", {"score"}),
-    ("a decorator", "lru_cache(maxsize=16)", "lru_cache(maxsize=32)", SCORES | {"ask", "hsic"}),
+    ("a decorator", "lru_cache(maxsize=16)", "lru_cache(maxsize=32)", SCORES | {"ask", "hsic", "divergence"}),
     ("a figure's title", 'title="judge"', 'title="judges"', {"figures"}),
     ("a figure's label", 'label="weights of a matrix"', 'label="weights"', {"figures"}),
     ("what runs where figures are imported", 'use("Agg")\n', 'use("svg")\n', {"figures"}),
@@ -146,7 +146,7 @@ TELL_ABOUT = {
 }
 OTHERS = {
     *("evaluation.judges.judge: self.about", "evaluation.judges.judge: bench.about"),
-    *(f"evaluation.{name}: result.work.about" for name in ("hsic", "ability", "perplexity")),
+    *(f"evaluation.{name}: result.work.about" for name in ("hsic", "ability", "perplexity", "divergence")),
     *("evaluation.answers: asked.variant.about", "scoring.gradients: self.inputs"),
 }
 
@@ -321,6 +321,7 @@ judge DIR/suppressed.parquet --phrases DIR/phrases.txt --output DIR/verdicts-sup
 judge DIR/answers.parquet --judge embedding --classifier DIR/classifier.json --model DIR/encoder --output DIR/v.parquet
 judge DIR/answers.parquet --judge causal MODEL --output DIR/w.parquet
 perplexity --path DIR/text.txt MODEL --mask DIR/mask.parquet --window 32 --output DIR/perplexity.parquet
+divergence DIR/general.parquet MODEL --mask DIR/mask.parquet --origin TINY --output DIR/divergence.parquet
 ability boolq=DIR/boolq.jsonl --limit 2 MODEL --output DIR/ability.parquet
 hsic DIR/fairness.parquet DIR/privacy.parquet MODEL --permutations 9 --output DIR/hsic.parquet
 measure awareness VERDICTS --output DIR/awareness.parquet
@@ -328,7 +329,7 @@ measure language DIR/answers.parquet --phrases fairness=DIR/phrases.txt --output
 measure placement DIR/mask.parquet --output DIR/placement.parquet
 measure coupling MODEL SCORES --dimensions fairness privacy --ratios 0.01 0.02 --output DIR/coupling.parquet
 measure collect DIR/awareness.parquet DIR/language.parquet
-  DIR/hsic.parquet DIR/perplexity.parquet DIR/ability.parquet --output DIR/metrics.parquet
+  DIR/hsic.parquet DIR/perplexity.parquet DIR/divergence.parquet DIR/ability.parquet --output DIR/metrics.parquet
 figures awareness ability hsic language placement coupling
   --from DIR/metrics.parquet DIR/placement.parquet DIR/coupling.parquet --model model STYLE --output DIR/{figure}.svg
 figures judge --from DIR/classifier.json STYLE --output DIR/judge.png

@@ -1,7 +1,7 @@
 """Tables for people: the same numbers as in the tidy tables, as Markdown and as a page."""
 
 import pytest
-from test_figures import coupling, metrics, metrics_rows, placement, probable_rows, write_metrics  # noqa: F401
+from test_figures import coupling, metrics, metrics_rows, placement, plain, probable_rows, write_metrics  # noqa: F401
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.statistics import rate
@@ -52,6 +52,20 @@ def test_the_mean_p_unsafe_stands_beside_the_rates_of_the_judges_that_give_one(t
         (spin, "fairness p(unsafe) (trained)", ""),
     ):
         assert [part.strip() for part in line.removeprefix("|").split("|")][names.index(name)] == cell
+
+
+def test_the_divergence_of_each_variant_stands_with_its_interval_where_it_was_measured(tmp_path):
+    rows = metrics_rows()
+    write("summary", [write_metrics(tmp_path / "without", rows)], [tmp_path / "s.md"])
+    assert "divergence" not in (tmp_path / "s.md").read_text()
+    rows["origin", "general", "divergence"] = plain(0.0, 2, 60)
+    rows["spin", "general", "divergence"] = plain(0.0634, 2, 60, 0.0512, 0.0785)
+    rows["spin", "general", "sample_divergence", None, None, None, "a"] = plain(0.07, 1, 30)
+    write("summary", [write_metrics(tmp_path / "with", rows)], [tmp_path / "s.md"])
+    head, _, *lines = (tmp_path / "s.md").read_text().splitlines()[:5]
+    place = [name.strip() for name in head.split("|")].index("divergence")
+    told = [[cell.strip() for cell in line.split("|")][place] for line in lines]
+    assert told == ["0", "", "0.063 (0.051 to 0.079)"]
 
 
 @pytest.fixture

@@ -203,8 +203,7 @@ def last_states(
     shared = 0 if together else shared_length(encoded)
     texts = [ids[shared:] for ids in encoded]
     lengths = [len(text) for text in texts]
-    # One that must be alone counts as a whole batch.
-    batches = make_batches([max(n, most) if together and n > together else n for n in lengths], most)
+    batches = make_batches(lengths, most, together)
     blocks = model.get_submodule(layers)
     states = np.empty((len(blocks), len(encoded), model.config.hidden_size), np.float32)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from uncouple.data.sources import Rows, Source, read_rows
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import MODEL, write_metrics
-from uncouple.evaluation.statistics import CONFIDENCE
+from uncouple.evaluation.statistics import t_quantile
 from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
 from uncouple.models.prompts import leading_special_tokens
@@ -240,34 +240,6 @@ def exponentiated_mean(values: NDArray[np.float64]) -> dict[str, float | None]:
         return {"value": _exp(mean), "low": None, "high": None}
     half = t_quantile(count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
     return {"value": _exp(mean), "low": _exp(mean - half), "high": _exp(mean + half)}
-
-
-def t_quantile(freedom: int) -> float:
-    """The distance t from 0 within which CONFIDENCE of Student's t distribution lies.
-
-    A bare GPU machine has no scipy. For whole degrees of freedom the distribution function is a finite sum, which
-    bisection inverts.
-
-    Args:
-        freedom: degrees of freedom, a whole number from 1.
-
-    Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _share_within(angle, freedom) < CONFIDENCE else (low, angle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _share_within(angle: float, freedom: int) -> float:
-    """P(abs(T) < sqrt(freedom) tan(angle)) of Student's t."""
-    odd = freedom % 2
-    term, total = (math.cos(angle) if odd else 1.0), 0.0
-    for step in range(1 + odd, freedom, 2):
-        total += term
-        term *= step / (step + 1) * math.cos(angle) ** 2
-    return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
 
 
 def _exp(value: float) -> float:

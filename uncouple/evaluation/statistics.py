@@ -121,6 +121,34 @@ def standard_errors() -> float:
     return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 
 
+def t_quantile(freedom: int) -> float:
+    """The distance t from 0 within which CONFIDENCE of Student's t distribution lies.
+
+    A bare GPU machine has no scipy. For whole degrees of freedom the distribution function is a finite sum, which
+    bisection inverts.
+
+    Args:
+        freedom: degrees of freedom, a whole number from 1.
+
+    Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _share_within(angle, freedom) < CONFIDENCE else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _share_within(angle: float, freedom: int) -> float:
+    """P(abs(T) < sqrt(freedom) tan(angle)) of Student's t."""
+    odd = freedom % 2
+    term, total = (math.cos(angle) if odd else 1.0), 0.0
+    for step in range(1 + odd, freedom, 2):
+        total += term
+        term *= step / (step + 1) * math.cos(angle) ** 2
+    return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
+
+
 def mean(values: Sequence[float], lowest: float, highest: float) -> dict[str, Any]:
     """A mean with its t interval, as columns of the metrics table. A mean of nothing has neither.
 

@@ -198,6 +198,7 @@ class Experiment(Section):
             "agreement": len(self.judging) > 1,
             "language": self.counted,
             "perplexity": self.evaluation.perplexity,
+            "divergence": self.evaluation.ordinary.n,
             "ability": self.evaluation.ability,
             "hsic": self.pairs,
             "placement": self.masked,

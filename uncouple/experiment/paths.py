@@ -213,9 +213,9 @@ class Paths:
         experiment = self.experiment
         parts = ["awareness", *(["language"] if experiment.counted else [])]
         parts += ["stability"] if experiment.stable else []
+        measured = [key for key in ("perplexity", "divergence", "ability") if key in experiment.measured]
         for name, variant in experiment.variants.items():
             if not variant.is_noise:
-                measured = [key for key in ("perplexity", "ability") if getattr(experiment.evaluation, key)]
                 parts += [f"{key}/{name}" for key in measured]
                 parts += [f"hsic/{name}/{one}-{other}" for one, other in experiment.pairs]
         return [self.metrics(part, model) for part in parts]

@@ -22,12 +22,14 @@ def batches_by_length(
     return batches + [[i] for i in order[short:]]
 
 
-def make_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def make_batches(lengths: Sequence[int], batch_tokens: int, together: int | None = None) -> list[list[int]]:
     """Batches of sample numbers, each of at most `batch_tokens` tokens: each sample, longest first, goes where it fits.
 
     The first batches are the fullest, so that what does not fit in memory fails at once and not at the end. A sample
-    longer than `batch_tokens` is a batch of its own.
+    longer than `batch_tokens` is a batch of its own, and so is one longer than `together`; see `rope.longest_together`.
     """
+    # One that must be alone counts as a whole batch.
+    lengths = [max(n, batch_tokens) if together and n > together else n for n in lengths]
     batches: list[list[int]] = []
     rooms: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

@@ -47,7 +47,7 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     Args:
         part: see `find_figure` and `find_table`.
         measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
-            `perplexity`, `ability`, `hsic`, `placement`, `coupling`, `judges` that are trained.
+            `perplexity`, `divergence`, `ability`, `hsic`, `placement`, `coupling`, `judges` that are trained.
     """
     return not set(part.NEEDS).isdisjoint(measured)
 

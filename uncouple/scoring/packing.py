@@ -52,9 +52,7 @@ def pack_samples(
         batch_tokens: the most tokens of a batch of several samples.
         together: the most tokens of a sample that may share a batch; see `rope.longest_together`.
     """
-    # A sample that must be alone is made as long as a batch for the count.
-    lengths = [max(n, batch_tokens) if together and n > together else n for n in (len(e.ids) for e in encoded)]
-    groups = make_batches(lengths, batch_tokens)
+    groups = make_batches([len(e.ids) for e in encoded], batch_tokens, together)
     return [Batch(tuple(encoded[i] for i in group), tuple(ids[i] for i in group)) for group in groups]
 
 

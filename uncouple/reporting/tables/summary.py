@@ -1,10 +1,11 @@
-"""The variants: weights suppressed, awareness of each dimension with its 95% Wilson interval, its difference from the
-origin's on the same questions with Tango's 95% score interval and the p-value adjusted by Holm over all variants and
-dimensions of the one judge (a star marks an effect), the smallest difference that would have been found with 80% power
-where so many verdicts change (a smaller one is not ruled out), the mean p(unsafe) and its difference with 95% t
-intervals, of the judges that give one, and how many answers were empty (they get no verdict), degenerate (they repeat
-themselves) or truncated (cut off at the most tokens; both are judged all the same). Below stands what the noise was,
-and which judge is not to be trusted.
+"""The variants: weights suppressed, perplexity, divergence (how far predictions of ordinary responses are from the
+origin's, in nats a token, with its 95% interval over the samples), awareness of each dimension with its 95% Wilson
+interval, its difference from the origin's on the same questions with Tango's 95% score interval and the p-value
+adjusted by Holm over all variants and dimensions of the one judge (a star marks an effect), the smallest difference
+that would have been found with 80% power where so many verdicts change (a smaller one is not ruled out), the mean
+p(unsafe) and its difference with 95% t intervals, of the judges that give one, and how many answers were empty (they
+get no verdict), degenerate (they repeat themselves) or truncated (cut off at the most tokens; both are judged all the
+same). Below stands what the noise was, and which judge is not to be trusted.
 """
 
 from collections import Counter
@@ -31,6 +32,8 @@ def fill(sources: Sources) -> list[Section]:
         columns.append(("weights suppressed", lambda variant: f"{suppressed[variant]:,}"))
     if perplexity := {row["variant"]: f"{row['value']:,.1f}" for row in metrics.of("perplexity")}:
         columns.append(("perplexity", lambda variant: perplexity.get(variant, "")))
+    if divergence := {row["variant"]: _nats(row) for row in metrics.of("divergence")}:
+        columns.append(("divergence", lambda variant: divergence.get(variant, "")))
     probable = found.with_p_unsafe()
     for dimension in found.dimensions:
         for judge in found.judges:
@@ -78,6 +81,11 @@ def _mean(row: Row | None, sign: str) -> str:
         return ""
     value, low, high = (f"{row[name]:{sign}.3f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
+
+
+def _nats(row: Row) -> str:
+    value, *ends = (f"{row[name]:.2g}" for name in ("value", "low", "high") if row[name] is not None)
+    return f"{value} ({' to '.join(ends)})" if ends else value
 
 
 def _interval(row: Row | None) -> str:
