@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +12,17 @@ from uncouple.records.formats import Record
 from uncouple.variants.checkpoints import OWN_FOLDER, STANDING_ASIDE, copy_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
-def write_tuned(base: Path, folder: Path, weights: Mapping[str, Tensor]) -> None:
+def write_tuned(base: Path, folder: Path, model: PreTrainedModel) -> None:
     """Write a base's files with other weights: the same tensors of the same dtypes in the same files.
 
     Args:
         base: the base model's folder.
         folder: an empty folder to fill.
-        weights: the model's parameters by name, of any dtype; each is cast once. What shares another's values may be
-            missing in the files.
+        model: loaded from the base, its weights of any dtype; each is cast once. One that shares another's values may
+            be missing in the files.
 
     Raises:
         UncoupleError: a weight is not finite in the base's dtype, or the files name their tensors otherwise than the
@@ -32,7 +31,10 @@ def write_tuned(base: Path, folder: Path, weights: Mapping[str, Tensor]) -> None
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
+    from transformers.core_model_loading import revert_weight_conversion
 
+    # By each name of weights that are shared, and by the names that the files had when they were loaded.
+    weights = revert_weight_conversion(model, dict(model.named_parameters(remove_duplicate=False)))
     written = set()
     paths = weight_files(base).paths
     for path in paths:
@@ -41,7 +43,8 @@ def write_tuned(base: Path, folder: Path, weights: Mapping[str, Tensor]) -> None
             for name in read_header(path):
                 tensor = file.get_tensor(name)
                 if name in weights:
-                    new = weights[name].detach().to("cpu", tensor.dtype)
+                    # A copy, for names that share it would share it here.
+                    new = weights[name].detach().to("cpu", tensor.dtype, copy=True)
                     if not torch.isfinite(new).all():
                         raise UncoupleError(
                             f"{path}: {name} is not finite in {tensor.dtype} as tuned. Lower the rate (--rate)."

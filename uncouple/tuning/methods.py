@@ -58,14 +58,12 @@ class Method:
         """
         from uncouple.tuning.checkpoints import write_tuned
 
-        # By each name of weights that are shared: the base's files may have several.
-        weights = dict(self.merged(trained).named_parameters(remove_duplicate=False))
-        write_tuned(base, folder, weights)
+        write_tuned(base, folder, self.merged(trained))
         made_from = {key: record["model"][key] for key in ("name", "fingerprint")}
         source = {"variant": record["variant"], "of": made_from}
         write_record(folder / self.product, MODEL, describe_model(folder, name, source))
 
-    def merged(self, trained: nn.Module) -> nn.Module:
+    def merged(self, trained: nn.Module) -> PreTrainedModel:
         """The model of the base's architecture that does what the trained one does."""
         return trained
 
@@ -110,7 +108,7 @@ class Lora(Method):
         )
         return get_peft_model(model, config)
 
-    def merged(self, trained: nn.Module) -> nn.Module:
+    def merged(self, trained: nn.Module) -> PreTrainedModel:
         # In float32, as it was trained, and what is not finite is an error.
         return trained.merge_and_unload(safe_merge=True)
 

@@ -57,10 +57,9 @@ def tune_model(
 ) -> None:
     """Fine-tune a model on samples, and write a folder with what came of it.
 
-    In the folder are a model of its own with its record (its source names the variant and the base), or an adapter;
-    and in `uncouple/` what made it, and its learning curve, a metrics table (see `curve_rows`). Samples become tokens
-    as for scoring, and the response's alone are learnt. A run that was killed goes on where it was last kept, beside
-    the output, and gives what an unbroken one would have.
+    In it are a model of its own (its record names the variant and the base) or an adapter, and in `uncouple/` what made
+    it and its learning curve (see `curve_rows`). Samples become tokens as for scoring, and the response's alone are
+    learnt. A run that was killed goes on from beside the output, and gives what an unbroken one would have.
 
     Args:
         model_folder: the base model.
@@ -88,13 +87,8 @@ def tune_model(
     tokenizer, found = load_tokenizer(base, prompt, template_options)
     encoded = encode_samples(tokenizer, samples, found, config["max_position_embeddings"])
     place = pick_devices(device)[0]
-    about: Record = {
-        "variant": variant,
-        "model": about_model(model_record(base)),
-        "samples": sets,
-        "prompt": vars(found),
-    }
-    record = about | _describe(encoded, options, place)
+    whose: Record = {"variant": variant, "model": about_model(model_record(base))}
+    record = whose | {"samples": sets, "prompt": vars(found)} | _describe(encoded, options, place)
     # The folder is made now: one that may not be written is told before the training and not after it.
     with atomic_folder(output, replace=True) as folder:
         set_seed(options.tune_seed)
@@ -113,14 +107,16 @@ def _describe(encoded: Sequence[Encoded], options: Tuning, device: torch.device)
     if cut := sum(e.cut > 0 for e in encoded):
         say(f"tune: {cut} responses were longer than the model's window and were cut")
     tokens = sum(len(e.ids) - e.start for e in encoded)
-    how = options.model_dump() | {"rate": options.own_rate, "rank": options.own_rank}
+    made: Record = {
+        "n": len(encoded),
+        "tokens": tokens,
+        "responses_cut": cut,
+        "code": code_of("tuning.tune:tune_model"),
+    }
+    made |= options.model_dump() | {"rate": options.own_rate, "rank": options.own_rank}
     # A GPU multiplies in bfloat16.
-    ran = machine("bfloat16" if device.type == "cuda" else "float32", device) | {"versions": versions(*LIBRARIES)}
-    return (
-        {"n": len(encoded), "tokens": tokens, "responses_cut": cut, "code": code_of("tuning.tune:tune_model")}
-        | how
-        | ran
-    )
+    made |= machine("bfloat16" if device.type == "cuda" else "float32", device)
+    return made | {"versions": versions(*LIBRARIES)}
 
 
 def _scratch(output: Path, record: Record, encoded: Sequence[Encoded]) -> Path:
