@@ -13,8 +13,14 @@ from uncouple.tuning.methods import METHODS
 from uncouple.tuning.options import Tuning
 from uncouple.tuning.tune import tune_model
 
-# Nine steps, kept after each of them. What is dropped out and in which order samples come is drawn.
+# Nine steps. What is dropped out and in which order samples come is drawn.
 SETTINGS = {"epochs": 3, "batch_size": 3, "rate": 3e-3}
+
+
+@pytest.fixture(autouse=True)
+def _each_step_is_kept(monkeypatch):
+    monkeypatch.setattr(trainer, "KEEP_EVERY", 0)
+    monkeypatch.setattr(trainer, "KEEP_TIMES", 0)
 
 
 def kill_at(place, number, *arguments, **options):

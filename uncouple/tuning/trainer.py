@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
@@ -26,8 +26,9 @@ from uncouple.tuning.reft import Adapter, add_hooks, edge_mask
 
 # What the loss does not count.
 IGNORED = -100
-# Parts of a run after each of which it is kept how far it is: what a killed run loses is one of them at most.
-PARTS = 10
+# Seconds after which it is kept how far a run is, which is what a killed one loses; and how often longer than the
+# keeping took, so that it takes a twentieth of the time at most.
+KEEP_EVERY, KEEP_TIMES = 300, 20
 # Of a model's part that is an adapter.
 ADAPTER_NAME = "adapter"
 # What is learnt, in a folder from which a run goes on.
@@ -83,8 +84,10 @@ def train(
     Raises:
         UncoupleError: a loss is not finite.
     """
+    from datasets import Dataset
+
     steps = options.epochs * math.ceil(len(encoded) / options.batch_size)
-    settings = _settings(options, device, scratch, steps)
+    settings = _settings(options, device, scratch)
     trainer = _Trainer(
         model,
         settings,
@@ -96,12 +99,13 @@ def train(
     count = sum(part.numel() for part in trainer.learnt().values())
     say(f"tune: {options.method}: {len(encoded)} samples in {steps} steps, {count:,} weights to learn, on {device}")
     with Progress(steps, "steps", "tune") as trainer.progress:
+        trainer.due = time.monotonic() + KEEP_EVERY
         trainer.train(resume_from_checkpoint=last_checkpoint(scratch))
     rows = [row for row in trainer.state.log_history if "loss" in row]
     return [(row["loss"], round(row["response_tokens"])) for row in rows]
 
 
-def _settings(options: Tuning, device: torch.device, scratch: Path, steps: int) -> SFTConfig:
+def _settings(options: Tuning, device: torch.device, scratch: Path) -> SFTConfig:
     """trl's settings: its defaults but for what would change the samples, and what a job needs."""
     on_gpu = device.type == "cuda"
     settings = SFTConfig(
@@ -116,8 +120,8 @@ def _settings(options: Tuning, device: torch.device, scratch: Path, steps: int) 
         bf16=on_gpu,
         use_cpu=not on_gpu,
         gradient_checkpointing=on_gpu,
-        save_strategy="steps",
-        save_steps=math.ceil(steps / PARTS),
+        # When to is decided by the clock; see `_Trainer.log`.
+        save_strategy="no",
         save_total_limit=1,
         logging_steps=1,
         # Else a loss that is not finite would be shown as one that is.
@@ -136,6 +140,7 @@ class _Trainer(SFTTrainer):
     """trl's trainer, which keeps what is learnt and nothing else of the model, and tells nobody of the run."""
 
     progress: Progress
+    due: float
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -150,9 +155,17 @@ class _Trainer(SFTTrainer):
         return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """What is logged after each step, and at the end."""
         super().log(logs, start_time)
         if "loss" in logs:
             self.progress.add(1)
+            self.control.should_save = time.monotonic() >= self.due
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        start = time.monotonic()
+        super()._save_checkpoint(model, trial)
+        now = time.monotonic()
+        self.due = now + max(KEEP_EVERY, KEEP_TIMES * (now - start))
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: the card is that of the whole checkpoint."""
