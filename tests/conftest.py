@@ -31,7 +31,7 @@ from uncouple.scoring.packing import pack_samples
 from uncouple.scoring.score import score_layers
 
 # Shared by the tests of a room. A conftest.py there would take this one's name from those that import it.
-pytest_plugins = ["data.raw", "evaluation.verdicts"]
+pytest_plugins = ["data.raw", "evaluation.verdicts", "tuning.tables"]
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 

@@ -22,7 +22,7 @@ PACKAGE_OF = {
 # Each environment runs these verbs.
 VERBS_OF = {
     "tables": ("samples", "mask", "apply", "restore", "measure"),
-    "torch": ("fetch", "score", "ask", "train-judge", "judge", "perplexity", "divergence", "ability", "hsic"),
+    "torch": ("fetch", "score", "tune", "ask", "train-judge", "judge", "perplexity", "divergence", "ability", "hsic"),
     "figures": ("figures", "tables"),
 }
 PARTS_OF = {kind: [f"reporting.{kind}.{name}" for name in part_names(kind)] for kind in ("figures", "tables")}

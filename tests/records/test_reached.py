@@ -63,7 +63,7 @@ def stale(path, text, others_stand=False):
 RUN_MODELS = {"ask", "perplexity", "divergence", "ability", "hsic"}
 SCORES = {"score", "memory"}
 COUPLES = {"mask", "measure coupling"}
-LEASE = {"train-judge", "judge"} | RUN_MODELS | SCORES
+LEASE = {"train-judge", "judge", "tune"} | RUN_MODELS | SCORES
 # What is done; a text that occurs once in the package; what it becomes; the verbs that are stale then.
 EDITS = [
     ("an option's default", "tokens: Count = Field(64", "tokens: Count = Field(65", {"ask"}),
@@ -140,6 +140,7 @@ def test_the_code_of_verdicts_is_that_of_their_judge_too():
 TELL_ABOUT = {
     "options: kind.about": "a key's description",
     "selection.options: rule.about": "a key's description",
+    "tuning.options: method.about": "a key's description",
     "commands.judge: kind.inputs": "a flag's help, and the flags",
     "commands.judge: other.inputs": "the flags",
     "evaluation.judges.kinds: self.inputs": "an error",
@@ -313,6 +314,8 @@ mask MODEL SCORES --dimensions fairness privacy --ratio 0.02 --general-ratio 0.0
 mask MODEL SCORES --dimensions fairness privacy --ratio 0.02 --select random --output DIR/random.parquet
 apply MODEL --mask DIR/mask.parquet --output DIR/suppressed
 restore DIR/suppressed --output DIR/again
+tune DIR/fairness.parquet MODEL --method lora --epochs 1 --device cpu --output DIR/lora
+tune DIR/fairness.parquet DIR/general.parquet MODEL --method reft --epochs 1 --device cpu --output DIR/reft
 ask DIR/questions.parquet MODEL --max-new-tokens 4 --store DIR/store --output DIR/answers.parquet
 ask DIR/questions.parquet MODEL --mask DIR/mask.parquet --max-new-tokens 4 --output DIR/suppressed.parquet
 train-judge DIR/all.parquet DIR/unsafe.parquet --encoder DIR/encoder --device cpu --output DIR/classifier.json

@@ -19,6 +19,7 @@ from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, 
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
 Pathlike = str | os.PathLike[str]
 # One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
@@ -288,6 +289,34 @@ def read_table(path: Pathlike, form: Format) -> "tuple[pa.Table, Record]":
     _check_record(path, record, form)
     _refuse(path, form, form.shape_faults(table, record), REMEDY)
     return table, record
+
+
+def write_tensors(tensors: "dict[str, Tensor]", path: Pathlike, form: Format, record: Record) -> None:
+    """Write tensors (by name, on the CPU) as safetensors with their record inside; the rest is as `write_record` does
+    it."""
+    from safetensors.torch import save_file
+
+    record = {"kind": form.kind, "version": form.version} | record
+    _refuse(path, form, form.record_faults(record), OUR_FAULT)
+    metadata = {METADATA_KEY.decode(): json.dumps(record, sort_keys=True), SEAL_KEY: BLANK_SEAL.decode()}
+    with atomic_path(path) as partial:
+        save_file(tensors, partial, metadata)
+        seal(partial)
+
+
+def read_tensors(path: Pathlike, form: Format) -> "tuple[dict[str, Tensor], Record]":
+    """Read what `write_tensors` wrote, (tensors by name, record); errors are those of `read_record`."""
+    from safetensors.torch import load
+
+    data = read_sealed(path, form.kind)
+    # Eight bytes say how long the header is, which is JSON; of another kind of file they say anything.
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    try:
+        record: Record = json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
+    except (ValueError, KeyError):
+        raise UncoupleError(f"{path}: a file of kind `{form.kind}` was expected, and this is none.") from None
+    _check_record(path, record, form)
+    return load(data), record
 
 
 def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":

@@ -1,7 +1,8 @@
 """The formats: what each file that Uncouple writes has in it. Read it as their documentation.
 
-A table is Parquet, a record is a JSON object. What both say of themselves (a table in its metadata) begins with `kind`,
-`version` and a seal; see `files`. Light to import: Snakemake reads it whenever it starts.
+A table is Parquet, a record is a JSON object, tensors are safetensors. What each says of itself (a table and tensors
+in their metadata) begins with `kind`, `version` and a seal; see `files`. Light to import: Snakemake reads it whenever
+it starts.
 """
 
 import itertools
@@ -279,6 +280,15 @@ HASHES = Format("hashes", version=1, keys=("files",))
 # Of a mask, all but its rows and shapes: what made a checkpoint.
 CHECKPOINT = Format("checkpoint", version=2, keys=_MASK_KEYS)
 
+_MADE_OF = ("variant", "model.name", "model.fingerprint", "model.tokenizer", "samples", "n", "prompt", *MACHINE_KEYS)
+_TUNED_KEYS = (*_MADE_OF, "method", "epochs", "rate", "batch_size", "rank", "tune_seed", "steps")
+
+# What made a fine-tuned model or an adapter.
+TUNING = Format("tuning", version=1, keys=_TUNED_KEYS)
+
+# What moves a model's hidden states: safetensors, with its record in the metadata; see `tuning.reft`.
+ADAPTER = Format("adapter", version=1, keys=(*_TUNED_KEYS, "positions"))
+
 # A trained judge of one dimension, with how good it is; see `judges.training`.
 JUDGE = Format(
     "judge",
@@ -291,5 +301,5 @@ JUDGE = Format(
 FORMATS = {
     known.kind: known
     for known in (SAMPLES, QUESTIONS, SCORE_SHARD, MASK, ANSWERS, REPLIES, VERDICTS, METRICS, PLACEMENT, COUPLING)
-    + (SWEEPS, MODEL, HASHES, CHECKPOINT, JUDGE)
+    + (SWEEPS, MODEL, HASHES, CHECKPOINT, TUNING, ADAPTER, JUDGE)
 }
