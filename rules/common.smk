@@ -25,6 +25,7 @@ from uncouple.records.fingerprint import fingerprint
 from uncouple.reporting.parts import caption, find_figure, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
+from uncouple.tuning.options import Tuning
 from uncouple.variants.kinds import ORIGIN
 
 # `python -m uncouple` in a job is this clone's package, run by the interpreter that runs Snakemake.
@@ -167,6 +168,21 @@ def weights_mb(record):
     return sum(p.stat().st_size for p in Path(record).parent.glob("*.safetensors")) // 10**6
 
 
+def one_of(names):
+    """A wildcard's constraint to some names; where there are none, to what no name is."""
+    return "|".join(map(re.escape, sorted(names))) or r"(?!)"
+
+
+def tuning_memory_mb(wildcards, input):
+    """Weights, gradients and the optimizer's two moments in float32, the batch, and two GB to work in."""
+    return 2000 + 12 * weights_mb(input.model)
+
+
+def tuning_flags(wildcards):
+    variant = EXPERIMENT.tuning(wildcards.variant)
+    return flags((variant, Tuning), prompt=EXPERIMENT.scoring.prompt)
+
+
 def scoring_memory_mb(wildcards, input):
     """Weights and accumulators in float32 and the batch: about four times the files, and two GB to work in."""
     return 2000 + 4 * weights_mb(input.model)
@@ -223,8 +239,8 @@ def variant_flags(names):
         parts = []
         for name in names:
             variant = EXPERIMENT.variants[name]
-            mask = f"={PATHS.mask(wildcards.model, name)}" if variant.has_mask else ""
-            parts += ["--noise" if variant.is_noise else "--variant", f"{name}{mask}"]
+            edit = f"={PATHS.edit(wildcards.model, name)}" if EXPERIMENT.is_edited(name) else ""
+            parts += ["--noise" if variant.is_noise else "--variant", f"{name}{edit}"]
         return shlex.join(parts)
 
     return told

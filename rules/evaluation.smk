@@ -16,7 +16,7 @@ for group in EXPERIMENT.groups:
         input:
             model=PATHS.base(variant=group.base),
             questions=[PATHS.questions(dimension) for dimension in EXPERIMENT.dimensions],
-            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            edits=[PATHS.edit(variant=variant) for variant in group.edited],
         output:
             [PATHS.answers(variant=v, dimension=d) for v in group.variants for d in EXPERIMENT.dimensions],
         log:
@@ -146,15 +146,16 @@ rule measure_language:
         " > {log:q} 2>&1"
 
 
-# A noise variant is the origin: there is nothing to measure of it but its answers.
-for group in EXPERIMENT.measured_groups:
+# What is measured on text in which no prompt is told, an adapter would change nothing of. A noise variant is the origin:
+# there is nothing to measure of it but its answers.
+for group in EXPERIMENT.plain_groups:
 
     rule:
         name:
             f"measure_perplexity{group.suffix}"
         input:
             model=PATHS.base(variant=group.base),
-            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            edits=[PATHS.edit(variant=variant) for variant in group.edited],
             text=local_file(EVALUATION.perplexity),
         output:
             [PATHS.metrics(f"perplexity/{variant}") for variant in group.variants],
@@ -187,11 +188,52 @@ for group in EXPERIMENT.measured_groups:
 
     rule:
         name:
+            f"measure_ability{group.suffix}"
+        input:
+            model=PATHS.base(variant=group.base),
+            edits=[PATHS.edit(variant=variant) for variant in group.edited],
+            tasks=[path for path in TASKS.values() if path],
+            definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in TASKS if task in OWN_TASKS],
+        output:
+            [PATHS.metrics(f"ability/{variant}") for variant in group.variants],
+        log:
+            PATHS.log(PATHS.metrics_of("ability", group)),
+        benchmark:
+            PATHS.benchmark(PATHS.metrics_of("ability", group))
+        conda:
+            "../envs/torch.yaml"
+        threads: threads_of_gpu_job()
+        resources:
+            store=STORE,
+            gpu=gpus_of_model,
+            mem_mb=scoring_memory_mb,
+        params:
+            variants=variant_flags(group.variants),
+            tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
+            options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
+            running=placed,
+            output=lambda wildcards: flags(output=PATHS.metrics("ability/{variant}", wildcards.model)),
+            code=code_of("ability"),
+        shell:
+            "python -m uncouple ability {params.tasks:q}"
+            ' --model "$(dirname {input.model:q})"'
+            " {params.variants}"
+            " {params.options}"
+            " {params.running}"
+            " --store {resources.store:q}"
+            " {params.output}"
+            " > {log:q} 2>&1"
+
+
+for group in EXPERIMENT.measured_groups:
+
+    rule:
+        name:
             f"measure_divergence{group.suffix}"
         input:
             model=PATHS.base(variant=group.base),
             origin=[] if group.base == ORIGIN else PATHS.model(),
-            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            edits=[PATHS.edit(variant=variant) for variant in group.edited],
             samples=PATHS.ordinary(),
         output:
             [PATHS.metrics(f"divergence/{variant}") for variant in group.variants],
@@ -226,48 +268,10 @@ for group in EXPERIMENT.measured_groups:
 
     rule:
         name:
-            f"measure_ability{group.suffix}"
-        input:
-            model=PATHS.base(variant=group.base),
-            masks=[PATHS.mask(variant=variant) for variant in group.masked],
-            tasks=[path for path in TASKS.values() if path],
-            definitions=[from_root(f"uncouple/evaluation/tasks/{task}.yaml") for task in TASKS if task in OWN_TASKS],
-        output:
-            [PATHS.metrics(f"ability/{variant}") for variant in group.variants],
-        log:
-            PATHS.log(PATHS.metrics_of("ability", group)),
-        benchmark:
-            PATHS.benchmark(PATHS.metrics_of("ability", group))
-        conda:
-            "../envs/torch.yaml"
-        threads: threads_of_gpu_job()
-        resources:
-            store=STORE,
-            gpu=gpus_of_model,
-            mem_mb=scoring_memory_mb,
-        params:
-            variants=variant_flags(group.variants),
-            tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
-            options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
-            running=placed,
-            output=lambda wildcards: flags(output=PATHS.metrics("ability/{variant}", wildcards.model)),
-            code=code_of("ability"),
-        shell:
-            "python -m uncouple ability {params.tasks:q}"
-            ' --model "$(dirname {input.model:q})"'
-            " {params.variants}"
-            " {params.options}"
-            " {params.running}"
-            " --store {resources.store:q}"
-            " {params.output}"
-            " > {log:q} 2>&1"
-
-    rule:
-        name:
             f"measure_hsic{group.suffix}"
         input:
             model=PATHS.base(variant=group.base),
-            masks=[PATHS.mask(variant=variant) for variant in group.masked],
+            edits=[PATHS.edit(variant=variant) for variant in group.edited],
             samples=lambda wildcards: PATHS.hsic_samples(wildcards.one, wildcards.other),
         output:
             [PATHS.metrics(f"hsic/{variant}/{{one}}-{{other}}") for variant in group.variants],

@@ -42,6 +42,8 @@ rule write_checkpoint:
         PATHS.log(PATHS.checkpoint()),
     benchmark:
         PATHS.benchmark(PATHS.checkpoint())
+    wildcard_constraints:
+        variant=one_of(EXPERIMENT.masked),
     conda:
         "../envs/tables.yaml"
     params:

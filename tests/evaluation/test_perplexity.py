@@ -238,6 +238,7 @@ def test_the_table_is_what_the_loop_comes_to(model_folder, text, tmp_path, capsy
         "variant": "origin",
         "base": "origin",
         "mask": None,
+        "adapter": None,
     }
 
 

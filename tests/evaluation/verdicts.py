@@ -11,6 +11,7 @@ RECORD = {
     "dimension": "privacy",
     "base": "origin",
     "mask": None,
+    "adapter": None,
     "fingerprints": {"weights": "w" * 16, "tokenizer": "t" * 16, "generation": "g" * 16},
     "prompt": "chat",
     "dtype": "float32",

@@ -20,7 +20,7 @@ def paths():
 
 
 def test_one_job_asks_what_is_opened_from_one_folder(paths):
-    groups = [(group.base, group.variants, group.masked) for group in paths.experiment.groups]
+    groups = [(group.base, group.variants, group.edited) for group in paths.experiment.groups]
     assert groups == [
         ("origin", ["noise", "origin", "published", "random", "spin"], ["published", "random", "spin"]),
         ("again", ["thrice"], ["thrice"]),

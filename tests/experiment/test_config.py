@@ -173,7 +173,7 @@ FAULTS = {
         "variants.spin",
         "'ration'",
         "did you mean 'ratio'",
-        "allowed: kind, of, select, ratio, general_ratio",
+        "allowed: kind, of, label, n, seed, select, ratio",
     ),
     "unknown key of a source": ({"general.colums": {}}, "general", "'colums'", "did you mean 'columns'"),
     "unknown key like no other": ({"scoring.qqqq": 1}, "scoring", "'qqqq'", "allowed: prompt, module, keep"),
@@ -205,7 +205,7 @@ FAULTS = {
     "missing style file": ({"figures.style": "none.mplstyle"}, "figures.style", "none.mplstyle"),
     "raw data of unknown suffix": ({"general.path": "raw.txt"}, "general.path", "'raw.txt'", "csv|jsonl|parquet"),
     "no questions": ({"dimensions.privacy.questions": GONE}, "dimensions.privacy", "'questions'", "missing"),
-    "unknown variant kind": ({"variants.spin.kind": "tune"}, "variants.spin.kind", "'tune'", "origin, suppress"),
+    "unknown variant kind": ({"variants.spin.kind": "train"}, "variants.spin.kind", "'train'", "origin, suppress"),
     "no variant kind": ({"variants.spin.kind": GONE}, "variants.spin", "'kind'", "missing"),
     "made from nothing that is known": (
         {"variants.spin.of": "fft"},

@@ -20,7 +20,7 @@ def test_schema_and_manual_are_up_to_date():
 def test_the_check_sees_what_is_not(tmp_path, monkeypatch, capsys):
     (tmp_path / "workflow/schemas").mkdir(parents=True)
     (tmp_path / "workflow/schemas/config.schema.yaml").write_text(document.schema())
-    (tmp_path / "config.yaml").write_text(MANUAL.replace("# Samples drawn of each set", "# Samples of each set"))
+    (tmp_path / "config.yaml").write_text(MANUAL.replace("# Samples drawn", "# Samples"))
     monkeypatch.setattr(document, "ROOT", tmp_path)
     assert document.main(["--check"]) == 1
     assert capsys.readouterr().out == "config.yaml: not up to date\n"

@@ -16,11 +16,16 @@ from uncouple.evaluation.judges.registry import JUDGES
 from uncouple.experiment.options import VARIANTS
 from uncouple.selection.rules import RULES
 
-# Where a name is another thing than the kind: a prompt format, a key or column of a record, a library's own word.
 # Where a name is another thing than the kind: a prompt format, a key of a record, what a library calls its models.
 OTHERWISE = {
     ("published", "models/prompts.py"),
     ("causal", "evaluation/ability.py"),
+    # Verbs.
+    ("tune", "commands/__init__.py"),
+    ("tune", "tuning/trainer.py"),
+    # The model that variants are compared with.
+    ("origin", "commands/divergence.py"),
+    ("origin", "evaluation/divergence.py"),
     ("noise", "evaluation/answers.py"),
     ("noise", "evaluation/awareness.py"),
     ("noise", "evaluation/collect.py"),
@@ -206,7 +211,7 @@ from uncouple.records.formats import ANSWERS, ASKING_KEYS, MACHINE_KEYS, VERDICT
 from uncouple.commands import main
 rows = [{"id": str(i), "dimension": "d", "question": "q", "answer": a, "tokens": 1, "truncated": False}
         for i, a in enumerate(["one two", "one two three"])]
-keys = ["model", "variant", "base", "mask", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
+keys = ["model", "variant", "base", "mask", "adapter", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
 prints = dict.fromkeys(("weights", "tokenizer", "generation"), "x")
 record = dict.fromkeys(keys, "x") | {"dimension": "d", "fingerprints": prints}
 write_table(rows, "answers.parquet", ANSWERS, record)

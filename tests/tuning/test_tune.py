@@ -18,9 +18,9 @@ from uncouple.records.verify import verify_paths
 from uncouple.tuning.checkpoints import write_tuned
 from uncouple.tuning.methods import METHODS
 from uncouple.tuning.options import Tuning
-from uncouple.tuning.reft import read_adapter
 from uncouple.tuning.trainer import _Trainer
 from uncouple.tuning.tune import tune_model
+from uncouple.variants.reft import read_adapter
 
 # At which tiny models learn in a few steps.
 QUICK = {"fft": 3e-3, "lora": 3e-2, "dora": 3e-2, "reft": 3e-2}
@@ -76,7 +76,7 @@ def test_the_model_that_is_written_has_learnt(model_folder, tables, tune, method
 
 def test_an_adapter_has_orthonormal_rows_after_training(model_folder, tune):
     output = tune(model_folder, method="reft", epochs=8, rate=QUICK["reft"], rank=5)
-    tensors = read_adapter(output / "adapter.safetensors", model_record(model_folder)).tensors()
+    tensors = read_adapter(output / "adapter.safetensors", model_record(model_folder))[0].tensors()
     for layer in range(2):
         rotation, weight = tensors[f"{layer}.rotation"], tensors[f"{layer}.weight"]
         assert rotation.shape == (5, 64)

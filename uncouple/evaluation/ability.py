@@ -26,7 +26,7 @@ from uncouple.records.formats import Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
 from uncouple.variants.kinds import ORIGIN
-from uncouple.variants.variant import load_base, open_variants, suppressed
+from uncouple.variants.variant import edited, load_base, open_variants
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,7 +84,7 @@ def measure_ability(
             harness = wrap_model(model, tokenizer, batch_size)
 
             def make(result: Result) -> None:
-                with suppressed(model, result.work.entries):
+                with edited(model, result.work):
                     rows = [result.work.who() | row for row in ability_rows(harness, loaded, limit)]
                 ran = result.work.about(model.dtype, model.device)
                 write_metrics(rows, result.output, measured="ability", alike=ALIKE, **ran, **about)

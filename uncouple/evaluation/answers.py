@@ -50,7 +50,7 @@ class Asked:
 
     @property
     def is_origin(self) -> bool:
-        return not self.variant.entries and not self.noise
+        return not self.variant.is_edited and not self.noise
 
 
 def answer_questions(
@@ -196,7 +196,8 @@ class _Asker:
 
     def _drafts(self, asked: Asked) -> "list[Draft] | None":
         """The origin's replies to the same questions, where they are known and may be used."""
-        if not self.engine.can_check:
+        # Where something acts on prompts, a beginning that many share cannot be computed once.
+        if not self.engine.can_check or asked.variant.adapter:
             return None
         from uncouple.models.drafts import Draft
 
@@ -204,7 +205,7 @@ class _Asker:
             found = self.store.get(*self._place(asked))
             self.known[asked.set_name] = found[0].to_pylist() if found else []
         # A variant without a mask has the origin's weights.
-        sure = not asked.variant.entries
+        sure = not asked.variant.is_edited
         drafts = [Draft(row["tokens"], row["sure"] if sure else None) for row in self.known[asked.set_name]]
         return drafts or None
 
@@ -213,7 +214,7 @@ class _Asker:
         self.store.put_table(*self._place(asked), pa.Table.from_pylist(replies, REPLIES.schema({})), {})
 
     def _place(self, asked: Asked) -> tuple[Format, Record]:
-        origin = replace(asked, variant=replace(asked.variant, entries={}), noise=False)
+        origin = replace(asked, variant=replace(asked.variant, entries={}, adapter=None), noise=False)
         return REPLIES, answers_key(origin, self.options)
 
 

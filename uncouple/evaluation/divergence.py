@@ -24,7 +24,7 @@ from uncouple.records.formats import SAMPLES, Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
 from uncouple.variants.kinds import ORIGIN
-from uncouple.variants.variant import Variant, load_base, open_variants, suppressed
+from uncouple.variants.variant import Variant, edited, load_base, open_variants
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,11 +165,11 @@ def _write_divergence(
         about: what the record says besides.
         result: the metrics that are wanted.
     """
-    if not result.work.entries and result.work.model["fingerprint"] == before.weights:
+    if not result.work.is_edited and result.work.model["fingerprint"] == before.weights:
         # The origin itself: the same states, and so no divergence, not even of a rounding.
         states = before.states
     else:
-        with suppressed(model, result.work.entries):
+        with edited(model, result.work):
             states = response_states(model, encoded)
     values = token_divergences(before, model, states)
     found = dict(zip(ids, np.split(values, np.cumsum(_response_lengths(encoded))[:-1]), strict=True))
@@ -252,7 +252,8 @@ def response_states(model: "PreTrainedModel", encoded: Sequence[Encoded], batch_
             if together:
                 # With `dynamic` positions a model keeps those of its longest text until it sees a short one.
                 run_packed(model, [encoded[0].ids[:1]])
-            hidden = run_packed(model, [encoded[i].ids for i in batch])
+            prompts = [encoded[i].start for i in batch]
+            hidden = run_packed(model, [encoded[i].ids for i in batch], prompts=prompts)
             for i, part in zip(batch, hidden.split([lengths[i] for i in batch]), strict=True):
                 # Position t predicts token t + 1. A copy lets go of the others.
                 states[i] = part[encoded[i].start - 1 : -1].clone()

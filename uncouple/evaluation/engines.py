@@ -16,7 +16,7 @@ from uncouple.models.folders import model_files
 from uncouple.progress import say
 from uncouple.records.files import digest
 from uncouple.variants.checkpoints import write_suppressed
-from uncouple.variants.variant import Variant, load_base, suppressed
+from uncouple.variants.variant import Variant, edited, load_base
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ class Transformers:
     def answer(
         self, variant: Variant, encoded: Sequence[list[int]], batches: Batches, drafts: list[Draft] | None
     ) -> tuple[list[Answer], torch.dtype]:
-        with suppressed(self.model, variant.entries) as model:
+        with edited(self.model, variant) as model:
             new = self.options.max_new_tokens
             return answer_in_batches(model, self.tokenizer, encoded, new, batches["most"] or 1, drafts), model.dtype
 
@@ -139,6 +139,11 @@ class Vllm:
     ) -> tuple[list[Answer], torch.dtype]:
         from vllm import SamplingParams
 
+        if variant.adapter:
+            raise UncoupleError(
+                f"{variant.name}: vLLM has no way to move hidden states as its adapter does. Ask it with the engine "
+                "transformers."
+            )
         stops = self._stop_tokens()
         answers: list[Answer] = []
         sampling = SamplingParams(

@@ -16,7 +16,7 @@ from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.models.batching import BATCH_TOKENS, make_batches
 from uncouple.models.families import find_family
 from uncouple.models.load import load_tokenizer
-from uncouple.models.prompts import PromptFormat, encode_samples
+from uncouple.models.prompts import Encoded, PromptFormat, encode_samples
 from uncouple.progress import Progress, say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import fingerprint
@@ -24,7 +24,7 @@ from uncouple.records.formats import SAMPLES, Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
 from uncouple.variants.kinds import ORIGIN
-from uncouple.variants.variant import Variant, load_base, open_variants, suppressed
+from uncouple.variants.variant import Variant, edited, load_base, open_variants
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,30 +109,32 @@ def _read_pairs(samples_a: str | Path, samples_b: str | Path) -> tuple[list[list
 
 def _encode(
     base: Variant, samples: list[list[Record]], prompt: str, given: dict[str, Any] | None
-) -> tuple[list[list[list[int]]], PromptFormat]:
-    """(token ids of each table's samples, their prompt format)."""
+) -> tuple[list[list[Encoded]], PromptFormat]:
+    """(each table's samples, their prompt format)."""
     tokenizer, form = load_tokenizer(base.folder, prompt, given)
     found = []
     for table in samples:
         encoded = encode_samples(tokenizer, table, form, base.config["max_position_embeddings"])
         if cut := sum(sample.cut > 0 for sample in encoded):
             say(f"hsic: {cut} responses were longer than the model's window and were cut")
-        found.append([sample.ids for sample in encoded])
+        found.append(encoded)
     return found, form
 
 
-def _write_hsic(model: "PreTrainedModel", encoded: list[list[list[int]]], about: Record, result: Result) -> None:
+def _write_hsic(model: "PreTrainedModel", encoded: list[list[Encoded]], about: Record, result: Result) -> None:
     """Measure one variant.
 
     Args:
         model: the base.
-        encoded: token ids of each dimension's samples.
+        encoded: each dimension's samples.
         about: what the record says besides.
         result: the metrics that are wanted.
     """
     pairs, names = len(encoded[0]), [record["dimension"] for record in about["samples"]]
-    with suppressed(model, result.work.entries):
-        states = last_states(model, find_family(result.work.config).layers, [*encoded[0], *encoded[1]])
+    both = [*encoded[0], *encoded[1]]
+    ids, prompts = [sample.ids for sample in both], [sample.start for sample in both]
+    with edited(model, result.work):
+        states = last_states(model, find_family(result.work.config).layers, ids, prompts=prompts)
     parts = states[:, :pairs], states[:, pairs:]
     a, b = (_kernels(part, name) for part, name in zip(parts, names, strict=True))
     who = result.work.who() | {"dimension": "-".join(names)}
@@ -176,7 +178,11 @@ def hsic_rows(a: Floats, b: Floats, permutations: int, seed: int) -> list[Record
 
 
 def last_states(
-    model: "PreTrainedModel", layers: str, encoded: Sequence[list[int]], batch_tokens: int | None = None
+    model: "PreTrainedModel",
+    layers: str,
+    encoded: Sequence[list[int]],
+    batch_tokens: int | None = None,
+    prompts: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """Hidden states of each sample's last token, as each decoder layer gives them.
 
@@ -188,6 +194,7 @@ def last_states(
         layers: path of its list of decoder layers, as in `families.Family`.
         encoded: lists of token ids.
         batch_tokens: the most tokens of a batch of several samples; by default what suits the device.
+        prompts: how many of each sample's first tokens are its prompt's, for what acts on prompts.
 
     Returns:
         float32 array (layers, samples, hidden).
@@ -196,11 +203,12 @@ def last_states(
 
     from uncouple.models.attention import pack_attention, run_packed
     from uncouple.models.decoding import compute_prefix, shared_length
+    from uncouple.models.prompt_places import acts_on_prompts
     from uncouple.models.rope import longest_together
 
     together, most = longest_together(model.config), batch_tokens or BATCH_TOKENS[model.device.type]
     # Where positions stretch with the text, those of its beginning do as well.
-    shared = 0 if together else shared_length(encoded)
+    shared = 0 if together or acts_on_prompts(model) else shared_length(encoded)
     texts = [ids[shared:] for ids in encoded]
     lengths = [len(text) for text in texts]
     batches = make_batches(lengths, most, together)
@@ -224,7 +232,7 @@ def last_states(
                 batch, last = [], torch.empty(0, dtype=torch.long)
                 run_packed(model, [texts[0][:1]])
             batch, last = places, torch.tensor([lengths[i] for i in places]).cumsum(0) - 1
-            run_packed(model, [texts[i] for i in batch], prefix, shared)
+            run_packed(model, [texts[i] for i in batch], prefix, shared, [prompts[i] for i in batch] if prompts else ())
             progress.add(sum(lengths[i] for i in batch))
     return states
 

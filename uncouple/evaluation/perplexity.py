@@ -24,7 +24,7 @@ from uncouple.records.formats import Record
 from uncouple.records.store import Store, code_of
 from uncouple.variants.each import Result, make_each, variant_results
 from uncouple.variants.kinds import ORIGIN
-from uncouple.variants.variant import load_base, open_variants, suppressed
+from uncouple.variants.variant import edited, load_base, open_variants
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +123,7 @@ def _write_perplexity(
         about: what the record says besides.
         result: the metrics that are wanted.
     """
-    with suppressed(model, result.work.entries):
+    with edited(model, result.work):
         rows = [result.work.who() | row for row in perplexity_rows(model, cut, batch_size)]
     ran = result.work.about(model.dtype, model.device)
     write_metrics(rows, result.output, measured="perplexity", alike=ALIKE, **ran, **about)

@@ -63,12 +63,14 @@ def spread_sweeps(variants: dict[str, Any]) -> dict[str, Any]:
             parts = [f"{key}-{value_text(value)}" for key, value in chosen.items()]
             spread[".".join([name, *parts])] = variant | chosen if chosen else variant
     # An experiment's own keys come before those of config.yaml; a figure begins with the origin all the same.
-    return dict(sorted(spread.items(), key=lambda item: _rank(item[1])))
+    return dict(sorted(spread.items(), key=lambda item: _place_of(item[1])))
 
 
-def _rank(variant: Any) -> int:
+def _place_of(variant: Any) -> int:
     kind = variant.get("kind") if isinstance(variant, dict) else None
-    return VARIANTS[kind].rank if isinstance(kind, str) and kind in VARIANTS else max(k.rank for k in VARIANTS.values())
+    return (
+        VARIANTS[kind].place if isinstance(kind, str) and kind in VARIANTS else max(k.place for k in VARIANTS.values())
+    )
 
 
 def _is_sweep(key: str, value: Any) -> bool:

@@ -17,10 +17,11 @@ from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
 from uncouple.scoring.options import ShardedScoring
 from uncouple.selection.options import Suppress
+from uncouple.tuning.options import Tune
 from uncouple.variants.kinds import ORIGIN, Noise, Origin, VariantKind
 
 # A new kind is one file, and its line here.
-Variant = Origin | Suppress | Noise
+Variant = Origin | Suppress | Tune | Noise
 VARIANTS: dict[str, type[VariantKind]] = by_kind(get_args(Variant))
 
 # The reserved name of the general-ability set.
@@ -79,13 +80,13 @@ class Group:
     Attributes:
         base: the variant whose checkpoint that is; the origin's is the model itself.
         variants: their names.
-        masked: those that have a mask.
+        edited: those that are opened with a mask or an adapter.
         suffix: of the rule's name, where there are several such groups.
     """
 
     base: str
     variants: list[str]
-    masked: list[str]
+    edited: list[str]
     suffix: str
 
 
@@ -154,6 +155,32 @@ class Experiment(Section):
         """The variants that one job measures: all but noises, which are the origin."""
         return self._groups([name for name in self.variants if name not in self.noises])
 
+    @property
+    def plain_groups(self) -> list[Group]:
+        """Those of them that one job measures on text in which no prompt is told: an adapter would not act."""
+        return self._groups([name for name in self.variants if name not in self.noises and name not in self.adapted])
+
+    @property
+    def tuned(self) -> list[str]:
+        """Variants that are fine-tuned."""
+        return [name for name, variant in self.variants.items() if isinstance(variant, Tune)]
+
+    @property
+    def adapted(self) -> list[str]:
+        """Those of them that are an adapter."""
+        return [name for name, variant in self.variants.items() if variant.has_adapter]
+
+    def tuning(self, variant: str) -> Tune:
+        """A variant that is fine-tuned."""
+        found = self.variants[variant]
+        if not isinstance(found, Tune):
+            raise KeyError(f"{variant} is not tuned")
+        return found
+
+    def is_edited(self, variant: str) -> bool:
+        """Whether a variant is opened with a mask or an adapter."""
+        return self.variants[variant].has_mask or self.variants[variant].has_adapter
+
     def _groups(self, names: list[str]) -> list[Group]:
         by_base: dict[str, list[str]] = {}
         # Their order in a config is that of the figures, and no job's.
@@ -166,7 +193,7 @@ class Experiment(Section):
             for start in range(0, len(its), step)
         ]
         return [
-            Group(base, part, [name for name in part if name in self.masked], f"_{number}" if len(parts) > 1 else "")
+            Group(base, part, [name for name in part if self.is_edited(name)], f"_{number}" if len(parts) > 1 else "")
             for number, (base, part) in enumerate(parts, start=1)
         ]
 
@@ -223,9 +250,11 @@ class Experiment(Section):
     def general_draws(self) -> list[tuple[int, int]]:
         """(n, seed) of the general samples that variants are made with, of each seed the most."""
         most: dict[int, int] = {}
-        for name in self.masked:
-            wanted = self.suppressing(name)
-            most[wanted.seed] = max(wanted.n, most.get(wanted.seed, 0))
+        drawn = [(wanted.seed, wanted.n) for wanted in map(self.suppressing, self.masked)]
+        drawn += [(wanted.seed, wanted.counts().get(GENERAL, 0)) for wanted in map(self.tuning, self.tuned)]
+        for seed, n in drawn:
+            if n:
+                most[seed] = max(n, most.get(seed, 0))
         return [(n, seed) for seed, n in sorted(most.items())]
 
     def opened_from(self, variant: str) -> str:
@@ -263,6 +292,14 @@ class Experiment(Section):
                 )
         for name, variant in self.variants.items():
             yield from variant.faults(f"variants.{name}", name, self)
+
+    def sample_faults(self, where: str, dimension: str, label: Label, *, general: bool = False) -> Iterator[str]:
+        """That there are samples of a dimension for a variant, which may have general ones or not."""
+        known = self.dimensions.get(dimension)
+        if not known and not (general and dimension == GENERAL):
+            yield f"{where}.dimensions: {dimension!r} is not among dimensions ({', '.join(self.dimensions)})"
+        elif known and getattr(known, label) is None:
+            yield f"{where}.label: dimensions.{dimension} has no {label} samples"
 
     def _judge_faults(self, name: str) -> Iterator[str]:
         if name not in self.judges:

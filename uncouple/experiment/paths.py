@@ -10,7 +10,11 @@ from pathlib import PurePosixPath
 from uncouple.evaluation.judges.kinds import Places
 from uncouple.experiment.options import GENERAL, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
+from uncouple.tuning.methods import ADAPTER, CURVE
 from uncouple.variants.kinds import ORIGIN
+
+# What is measured on text in which no prompt is told.
+PLAIN = ("perplexity", "ability")
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,27 @@ class Paths:
     def checkpoint(self, model: str = "{model}", variant: str = "{variant}") -> str:
         return self.under(f"checkpoints/{model}/{variant}/{RECORD_NAME}")
 
+    def adapter(self, model: str = "{model}", variant: str = "{variant}") -> str:
+        return self.under(f"checkpoints/{model}/{variant}/{ADAPTER}")
+
+    def edit(self, model: str = "{model}", variant: str = "{variant}") -> str:
+        """The mask or the adapter that a variant's base is opened with."""
+        return (self.mask if self.experiment.variants[variant].has_mask else self.adapter)(model, variant)
+
+    def curve(self, model: str = "{model}", variant: str = "{variant}") -> str:
+        """The learning curve of a tuned variant."""
+        return self.under(f"checkpoints/{model}/{variant}/{CURVE}")
+
+    def tuning_samples(self, variant: str) -> list[str]:
+        """What a variant is tuned on."""
+        wanted = self.experiment.tuning(variant)
+        return [
+            self.samples(name, "safe" if name == GENERAL else wanted.label, count, wanted.seed)
+            for name, count in wanted.counts().items()
+        ]
+
     def checkpoints(self) -> list[str]:
-        """The checkpoints of those variants that ask for one."""
+        """The checkpoints of those variants that have one."""
         return [
             self.checkpoint(model, name)
             for model in self.experiment.models
@@ -216,9 +239,10 @@ class Paths:
         measured = [key for key in ("perplexity", "divergence", "ability") if key in experiment.measured]
         for name, variant in experiment.variants.items():
             if not variant.is_noise:
-                parts += [f"{key}/{name}" for key in measured]
+                own = [key for key in measured if not (name in experiment.adapted and key in PLAIN)]
+                parts += [f"{key}/{name}" for key in own]
                 parts += [f"hsic/{name}/{one}-{other}" for one, other in experiment.pairs]
-        return [self.metrics(part, model) for part in parts]
+        return [*(self.metrics(part, model) for part in parts), *(self.curve(model, name) for name in experiment.tuned)]
 
     def sweeps(self) -> str:
         """Which variants are alike but for one key."""

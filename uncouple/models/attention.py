@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from uncouple.models.families import family_of
 from uncouple.models.head import HEAD_BYTES
+from uncouple.models.prompt_places import packed_prompts, prompts_at
 
 ATTENTION, META_ATTENTION = "uncouple_packed", "uncouple_skeleton_{kind}"
 
@@ -41,6 +42,7 @@ def run_packed(
     texts: Sequence[list[int]],
     prefix: Sequence[tuple[Tensor, Tensor]] = (),
     shared: int = 0,
+    prompts: Sequence[int] = (),
 ) -> Tensor:
     """The last hidden states of texts behind one another, (tokens, hidden); see `pack_attention`, which must hold.
 
@@ -49,6 +51,8 @@ def run_packed(
         texts: lists of token ids, without the prefix.
         prefix: keys and values of what all texts go on from, by layer; see `decoding.compute_prefix`.
         shared: tokens of the prefix.
+        prompts: how many of each text's first tokens are a prompt's, for what acts on prompts; none where nothing is
+            said.
     """
     lengths, cache = [len(text) for text in texts], DynamicCache()
     for layer, states in enumerate(prefix):
@@ -56,9 +60,10 @@ def run_packed(
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[token for text in texts for token in text]], device=device)
     positions = torch.cat([torch.arange(shared, shared + length, device=device) for length in lengths])[None]
-    return model.base_model(
-        input_ids=ids, position_ids=positions, cu_seq_lens_q=lengths, past_key_values=cache, use_cache=True
-    ).last_hidden_state[0]
+    with prompts_at(model, lambda: packed_prompts(texts, prompts)) if prompts else nullcontext():
+        return model.base_model(
+            input_ids=ids, position_ids=positions, cu_seq_lens_q=lengths, past_key_values=cache, use_cache=True
+        ).last_hidden_state[0]
 
 
 def packed_attention(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from uncouple.models.batching import batches_by_length
+from uncouple.models.prompt_places import acts_on_prompts, prompts_at
 from uncouple.models.rope import is_stretched_anew, longest_together
 from uncouple.progress import Progress
 
@@ -70,7 +73,8 @@ def decode(
         return 0
     bound = _longest_prompt(model.config, max_new_tokens)
     # Positions of a longer prompt are stretched from its first token on.
-    shared = 0 if bound and max(map(len, encoded)) > bound else shared_length(encoded)
+    is_stretched = bool(bound and max(map(len, encoded)) > bound)
+    shared = 0 if is_stretched or acts_on_prompts(model) else shared_length(encoded)
     with torch.inference_mode(), _ready(model), Progress(len(encoded), unit, label) as progress:
         prefix = compute_prefix(model, encoded[0][:shared])
         for batch in batches_of(model.config, encoded, max_new_tokens, batch_size):
@@ -226,10 +230,13 @@ def _decode_batch(
     ids = torch.tensor([[0] * gap + row for gap, row in zip(gaps, batch, strict=True)], device=model.device)
     mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, shared:]
-    whole, ids = ids, ids[:, shared:]
-    for _ in range(max_new_tokens):
+    whole, ids, prompts = ids, ids[:, shared:], mask[:, shared:].bool()
+    for step in range(max_new_tokens):
         options = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-        logits = model(input_ids=ids, logits_to_keep=1, **options).logits[:, -1]
+        # Later passes are of one new token; or, of a text that is alone, of all its tokens again.
+        has_prompts, after = not step or ids.shape[1] > 1, ids.shape[1] - prompts.shape[1]
+        with prompts_at(model, partial(pad, prompts, (0, after))) if has_prompts else nullcontext():
+            logits = model(input_ids=ids, logits_to_keep=1, **options).logits[:, -1]
         likeliest = logits.argmax(-1)
         tokens, sure = likeliest.tolist(), beyond_doubt(logits, likeliest).tolist()
         places = [i for i, reply in enumerate(waiting) if reply.take(tokens[i], logits[i], sure[i])]

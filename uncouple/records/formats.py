@@ -117,7 +117,7 @@ _TEXTS = {"id": "string", "dimension": "string"}
 _PRINTS = ("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation")
 # What decides a result besides, though in float32 a device no more than a near tie.
 MACHINE_KEYS = ("dtype", "device", "versions")
-VARIANT_KEYS = ("model", "variant", "base", "mask", *MACHINE_KEYS, *_PRINTS)
+VARIANT_KEYS = ("model", "variant", "base", "mask", "adapter", *MACHINE_KEYS, *_PRINTS)
 # How answers are asked for.
 ASKING_KEYS = ("questions", "prompt", "max_new_tokens", "engine", "batches")
 ASKED_KEYS = (*VARIANT_KEYS, "dimension", *ASKING_KEYS, "noise")
@@ -227,6 +227,7 @@ METRICS = Format(
         "metrics/*/language.parquet",
         "metrics/*/stability.parquet",
         "metrics/*/metrics.parquet",
+        "checkpoints/*/*/uncouple/curve.parquet",
     ),
 )
 
@@ -286,7 +287,7 @@ _TUNED_KEYS = (*_MADE_OF, "method", "epochs", "rate", "batch_size", "rank", "tun
 # What made a fine-tuned model or an adapter.
 TUNING = Format("tuning", version=1, keys=_TUNED_KEYS)
 
-# What moves a model's hidden states: safetensors, with its record in the metadata; see `tuning.reft`.
+# What moves a model's hidden states: safetensors, with its record in the metadata; see `variants.reft`.
 ADAPTER = Format("adapter", version=1, keys=(*_TUNED_KEYS, "positions"))
 
 # A trained judge of one dimension, with how good it is; see `judges.training`.

@@ -5,11 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from uncouple.data.sources import Label
 from uncouple.models.families import Module
-from uncouple.options import Count, EachOnce, OneOf, Section, Share, Whole, narrowed
+from uncouple.options import EachOnce, OneOf, Section, Share, Whole, narrowed
 from uncouple.selection.rules import COUPLED, RULES, Rule
-from uncouple.variants.kinds import Derived
+from uncouple.variants.kinds import Drawn
 
 Layers = Annotated[list[Whole], Field(min_length=2, max_length=2)]
 Names = Annotated[list[str], Field(min_length=2), EachOnce()]
@@ -55,7 +54,7 @@ class Selection(Section):
         return self.ratio if self.general_ratio is None else self.general_ratio
 
 
-class Suppress(Selection, Derived):
+class Suppress(Selection, Drawn):
     """The base model with selected weights at zero."""
 
     about: ClassVar = "sets selected weights to zero"
@@ -64,9 +63,6 @@ class Suppress(Selection, Derived):
     kind: Literal["suppress"] = Field("suppress", description="What kind of variant it is.")
     ratio: float = narrowed(Selection, "ratio", gt=0, le=0.1)
     general_ratio: Annotated[float, Field(gt=0, le=0.1)] | None = narrowed(Selection, "general_ratio")
-    label: Label = Field("safe", description="Label of the dimensions' samples, safe or unsafe.")
-    n: Count = Field(64, description="Samples drawn of each set, the general one included.")
-    seed: Whole = Field(0, description="Seed of the samples' draw.")
     checkpoint: bool = Field(
         False, description="Whether a checkpoint is written. Evaluation needs none.", examples=[True]
     )
@@ -92,7 +88,4 @@ class Suppress(Selection, Derived):
         if len(dimensions) < 2:
             yield f"{where}: two dimensions or more are needed, and there is only {', '.join(dimensions)}"
         for dimension in dimensions:
-            if dimension not in known:
-                yield f"{where}.dimensions: {dimension!r} is not among dimensions ({', '.join(known)})"
-            elif getattr(known[dimension], self.label) is None:
-                yield f"{where}.label: dimensions.{dimension} has no {self.label} samples"
+            yield from experiment.sample_faults(where, dimension, self.label)

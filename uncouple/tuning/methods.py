@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+# What a folder has in it that is no model of its own; and, of each, its learning curve.
+ADAPTER = "adapter.safetensors"
+CURVE = "uncouple/curve.parquet"
+
+
 class Method:
     """How a model is fine-tuned.
 
@@ -37,6 +42,11 @@ class Method:
     rank: int | None = None
     product: str = RECORD_NAME
 
+    @property
+    def makes_model(self) -> bool:
+        """Whether it makes a model of its own."""
+        return self.product == RECORD_NAME
+
     def prepare(self, model: PreTrainedModel, rank: int | None) -> nn.Module:
         """The model as it is trained: its parameters that want a gradient are what is learnt.
 
@@ -46,14 +56,13 @@ class Method:
         """
         raise NotImplementedError
 
-    def write(self, trained: nn.Module, base: Path, folder: Path, name: str, record: Record) -> None:
+    def write(self, trained: nn.Module, base: Path, folder: Path, record: Record) -> None:
         """Write what was learnt, `product` last.
 
         Args:
             trained: what `prepare` gave. It is not to be used again.
             base: the base model's folder.
             folder: to write into.
-            name: what the folder is to be called.
             record: see `formats.TUNING`.
         """
         from uncouple.tuning.checkpoints import write_tuned
@@ -61,7 +70,7 @@ class Method:
         write_tuned(base, folder, self.merged(trained))
         made_from = {key: record["model"][key] for key in ("name", "fingerprint")}
         source = {"variant": record["variant"], "of": made_from}
-        write_record(folder / self.product, MODEL, describe_model(folder, name, source))
+        write_record(folder / self.product, MODEL, describe_model(folder, made_from["name"], source))
 
     def merged(self, trained: nn.Module) -> PreTrainedModel:
         """The model of the base's architecture that does what the trained one does."""
@@ -139,19 +148,19 @@ class Reft(Method):
     rate = 9e-4
     rank = 8
     positions = 7
-    product = "adapter.safetensors"
+    product = ADAPTER
 
     def prepare(self, model: PreTrainedModel, rank: int | None) -> nn.Module:
-        from uncouple.tuning.reft import Adapter
         from uncouple.tuning.trainer import attach
+        from uncouple.variants.reft import Adapter
 
         layers = range(model.config.num_hidden_layers)
         attach(model, Adapter(layers, model.config.hidden_size, rank or self.rank, self.positions))
         return model
 
-    def write(self, trained: nn.Module, base: Path, folder: Path, name: str, record: Record) -> None:
-        from uncouple.tuning.reft import write_adapter
+    def write(self, trained: nn.Module, base: Path, folder: Path, record: Record) -> None:
         from uncouple.tuning.trainer import ADAPTER_NAME
+        from uncouple.variants.reft import write_adapter
 
         write_adapter(trained.get_submodule(ADAPTER_NAME), folder / self.product, record)
 

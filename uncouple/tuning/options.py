@@ -1,11 +1,15 @@
-"""How a model is fine-tuned."""
+"""How a model is fine-tuned, and the kind of variant that is."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from uncouple.options import Count, OneOf, Section, Whole
+from uncouple.options import Count, EachOnce, OneOf, Section, Share, Whole
 from uncouple.tuning.methods import METHODS, Method
+from uncouple.variants.kinds import Drawn
+
+Shares = Annotated[list[Share], Field(min_length=2)]
 
 
 class Tuning(Section):
@@ -45,3 +49,50 @@ class Tuning(Section):
     def own_rank(self) -> int | None:
         """The rank, the method's own where none is given."""
         return self.how.rank if self.rank is None else self.rank
+
+
+class Tune(Tuning, Drawn):
+    """A fine-tuned model, or what moves the hidden states of one."""
+
+    about: ClassVar = "fine-tunes it on samples"
+
+    kind: Literal["tune"] = Field("tune", description="What kind of variant it is.")
+    learn_from: Annotated[list[str], Field(min_length=1), EachOnce()] = Field(
+        description="The dimensions whose samples are learnt, general among them where it is named. Several are mixed.",
+        examples=[["privacy"]],
+    )
+    shares: Shares | None = Field(
+        None,
+        description="The share of each of them in the samples. The same of each, where it is left out.",
+        examples=[[0.75, 0.25]],
+    )
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return self.how.makes_model
+
+    @property
+    def has_adapter(self) -> bool:
+        return not self.how.makes_model
+
+    def opened_from(self, name: str) -> str:
+        return name if self.has_checkpoint else self.of
+
+    def counts(self) -> dict[str, int]:
+        """How many samples of each dimension are drawn: what its share is, rounded down, and the rest of the first."""
+        shares = self.shares or [1 / len(self.learn_from)] * len(self.learn_from)
+        found = {name: int(self.n * share) for name, share in zip(self.learn_from, shares, strict=True)}
+        found[self.learn_from[0]] += self.n - sum(found.values())
+        return found
+
+    def faults(self, where: str, name: str, experiment: Any) -> Iterator[str]:
+        yield from super().faults(where, name, experiment)
+        if self.rank and not self.how.rank:
+            yield f"{where}.rank: the method {self.method} has none"
+        shares = self.shares or []
+        if shares and (len(shares) != len(self.learn_from) or abs(sum(shares) - 1) > 1e-6):
+            yield f"{where}.shares: {shares} must be one share of each of {', '.join(self.learn_from)}, 1 in all"
+        elif empty := [dimension for dimension, count in self.counts().items() if count < 1]:
+            yield f"{where}.n: of {self.n} samples none is of {', '.join(empty)}"
+        for dimension in self.learn_from:
+            yield from experiment.sample_faults(where, dimension, self.label, general=True)

@@ -22,7 +22,7 @@ from uncouple.models.prompts import Encoded
 from uncouple.progress import Progress, say
 from uncouple.records.files import remove
 from uncouple.tuning.options import Tuning
-from uncouple.tuning.reft import Adapter, add_hooks, edge_mask
+from uncouple.variants.reft import Adapter, add_hooks, edge_mask
 
 # What the loss does not count.
 IGNORED = -100

@@ -32,14 +32,13 @@ from uncouple.records.formats import METRICS, SAMPLES, TUNING, Record
 from uncouple.records.store import code_of, versions
 from uncouple.scoring.shards import about_model, about_samples
 from uncouple.tuning.checkpoints import tuned_card
+from uncouple.tuning.methods import CURVE
 from uncouple.tuning.options import Tuning
 from uncouple.tuning.trainer import train
 from uncouple.variants.checkpoints import CARD_NAME, OWN_FOLDER
 
 # Whose versions a training hangs on besides.
 LIBRARIES = ("trl", "peft", "accelerate")
-# Beside what made it: the learning curve.
-CURVE_NAME = "curve.parquet"
 # The dimension of what samples of several have made.
 MIXED = "mixed"
 
@@ -97,7 +96,7 @@ def tune_model(
         curve = train(trained, tokenizer, encoded, options, place, scratch)
         record["steps"] = len(curve)
         _write_about(folder, record, curve)
-        options.how.write(trained, base, folder, output.name, record)
+        options.how.write(trained, base, folder, record)
     remove(scratch)
     say(f"tune: {output}: loss {curve[0][0]:.3f} in the first step, {curve[-1][0]:.3f} in the last of {len(curve)}")
 
@@ -189,5 +188,5 @@ def _write_about(folder: Path, record: Record, curve: Sequence[tuple[float, int]
     write_record(own / "config.json", TUNING, record)
     # There is no interval in it.
     about = {"confidence": None, "code": fingerprint("tuning.tune")}
-    write_table(curve_rows(record, curve), own / CURVE_NAME, METRICS, about)
+    write_table(curve_rows(record, curve), folder / CURVE, METRICS, about)
     (folder / CARD_NAME).write_text(tuned_card(record), encoding="utf-8")

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from uncouple.options import Section
+from uncouple.data.sources import Label
+from uncouple.options import Count, Section, Whole
 
 # The name of the variant that every other is compared with.
 ORIGIN = "origin"
@@ -30,11 +31,16 @@ class VariantKind(Section):
     # Whether it is the origin once more, asked in other batches.
     is_noise: ClassVar[bool] = False
     # Where figures show it: the lower the earlier.
-    rank: ClassVar[int] = 2
+    place: ClassVar[int] = 2
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether a checkpoint of it is written."""
+        return False
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter moves its hidden states, in prompts alone."""
         return False
 
     def opened_from(self, name: str) -> str:
@@ -81,11 +87,22 @@ class Derived(VariantKind):
                 yield f"{where}.of: {' is made from '.join([*above, it.of])}, which has no beginning"
 
 
+class Drawn(Derived):
+    """A variant that is made with samples."""
+
+    label: Label = Field("safe", description="Label of the dimensions' samples, safe or unsafe.")
+    n: Count = Field(
+        64,
+        description="Samples drawn: to suppress, of each set, the general one included; to tune, in all.",
+    )
+    seed: Whole = Field(0, description="Seed of the samples' draw.")
+
+
 class Origin(VariantKind):
     """The base model as it is."""
 
     about: ClassVar = "is the base as it is"
-    rank: ClassVar = 0
+    place: ClassVar = 0
 
     kind: Literal["origin"] = Field("origin", description="What kind of variant it is.")
 
@@ -101,7 +118,7 @@ class Noise(VariantKind):
         "is the origin asked again in other batches, which shows how many verdicts flip by arithmetic alone"
     )
     is_noise: ClassVar = True
-    rank: ClassVar = 1
+    place: ClassVar = 1
 
     kind: Literal["noise"] = Field("noise", description="What kind of variant it is.")
 

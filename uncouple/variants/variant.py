@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from uncouple.variants.reft import Adapter
+
+# By which an adapter is told from a mask.
+ADAPTER_SUFFIX = ".safetensors"
 # The base's fingerprints by what they are of.
 PRINTS = {"weights": "fingerprint", "tokenizer": "tokenizer", "generation": "generation"}
 
@@ -38,6 +42,7 @@ class Variant:
         model: the base's record, see `models.model_record`.
         entries: see `masks.read_mask`.
         mask: the mask's metadata without the shapes, or None.
+        adapter, adapter_record: what moves its hidden states, if anything; see `reft`.
         fault: why there is none, where its mask cannot be used.
     """
 
@@ -47,7 +52,14 @@ class Variant:
     model: Record
     entries: Entries
     mask: Record | None
+    adapter: Adapter | None = None
+    adapter_record: Record | None = None
     fault: UncoupleError | None = None
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether it is another than the base."""
+        return bool(self.entries) or self.adapter is not None
 
     def who(self) -> dict[str, str]:
         """Whose row of a table it is: dict of model and variant, by name."""
@@ -55,7 +67,7 @@ class Variant:
 
     def names(self) -> Record:
         """What a record says that is this experiment's alone: two experiments may call one variant by two names."""
-        return self.who() | {"base": base_name(self.model), "mask": self.mask}
+        return self.who() | {"base": base_name(self.model), "mask": self.mask, "adapter": self.adapter_record}
 
     def about(self, dtype: str | torch.dtype, device: str | torch.device) -> Record:
         """What the record of all that is measured of a variant says.
@@ -77,6 +89,7 @@ class Variant:
         return {
             "model": self._prints(),
             "mask": digest(*(part for entry in entries for part in entry)) if entries else None,
+            "adapter": self.adapter and self.adapter.digest(),
             "dtype": dtype_name(self.config, dtype, kind.partition(" ")[0]),
             "device": kind,
             "versions": versions(),
@@ -92,32 +105,38 @@ def open_variants(folder: str | Path, wanted: Iterable[tuple[str, str | Path | N
 
     Args:
         folder: the base model's.
-        wanted: pairs of a name for the record and a mask file, None for the base as it is. The origin of a checkpoint's
-            folder is the variant that it holds.
+        wanted: pairs of a name for the record and a mask or an adapter, None for the base as it is. The origin of a
+            checkpoint's folder is the variant that it holds.
 
     Raises:
-        UncoupleError: not a whole model, two variants of one name, or no mask that can be used.
+        UncoupleError: not a whole model, two variants of one name, or none whose file can be used.
     """
     record, config = model_record(folder), check_folder(folder)
     found: dict[str, Variant] = {}
-    for name, mask in wanted:
-        name = base_name(record) if name == ORIGIN and not mask else name
+    for name, edit in wanted:
+        name = base_name(record) if name == ORIGIN and not edit else name
         if name in found:
             raise UncoupleError(f"variant {name!r} is named twice. Give each a name of its own.")
-        if not mask:
-            found[name] = Variant(name, folder, config, record, {}, None)
-            continue
+        base = Variant(name, folder, config, record, {}, None)
         try:
-            entries, metadata = read_mask(mask, record)
+            found[name] = _with_edit(base, Path(edit)) if edit else base
         except UncoupleError as fault:
-            found[name] = Variant(name, folder, config, record, {}, None, fault)
-            continue
-        about = {key: value for key, value in metadata.items() if key != "shapes"}
-        found[name] = Variant(name, folder, config, record, entries, about)
+            found[name] = replace(base, fault=fault)
     faults = [variant.fault for variant in found.values() if variant.fault]
     if faults and len(faults) == len(found):
         raise faults[0]
     return list(found.values())
+
+
+def _with_edit(base: Variant, path: Path) -> Variant:
+    """The base with a mask, or with an adapter."""
+    if path.suffix == ADAPTER_SUFFIX:
+        from uncouple.variants.reft import read_adapter
+
+        adapter, told = read_adapter(path, base.model)
+        return replace(base, adapter=adapter, adapter_record=told)
+    entries, metadata = read_mask(path, base.model)
+    return replace(base, entries=entries, mask={key: value for key, value in metadata.items() if key != "shapes"})
 
 
 def load_base(variant: Variant, dtype: str, device: str) -> PreTrainedModel:
@@ -125,6 +144,17 @@ def load_base(variant: Variant, dtype: str, device: str) -> PreTrainedModel:
     model = load_model(variant.folder, dtype, device)
     say(f"{variant.model['name']}: {model.dtype} on {model.device}")
     return model
+
+
+@contextmanager
+def edited(model: PreTrainedModel, variant: Variant) -> Iterator[PreTrainedModel]:
+    """A loaded base as one of its variants, and as it was after the block; see `suppressed` and `reft.adapted`."""
+    with suppressed(model, variant.entries), ExitStack() as stack:
+        if variant.adapter:
+            from uncouple.variants.reft import adapted
+
+            stack.enter_context(adapted(model, variant.adapter))
+        yield model
 
 
 @contextmanager

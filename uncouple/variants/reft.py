@@ -1,7 +1,7 @@
 """LoReFT: a model whose weights stay as they are, and whose hidden states are moved at the ends of each prompt.
 
-    adapter = read_adapter("tuned/adapter.safetensors", model_record(folder))
-    with adapted(model, adapter), adapter.at(edge_mask(prompt, adapter.positions)):
+    adapter, _ = read_adapter("tuned/adapter.safetensors", model_record(folder))
+    with adapted(model, adapter), adapter.on(prompt):
         model(input_ids=ids, attention_mask=attention)
 
 Source: Wu et al. 2024, "ReFT: Representation Finetuning for Language Models", section 3 (LoReFT).
@@ -10,7 +10,7 @@ Source: Wu et al. 2024, "ReFT: Representation Finetuning for Language Models", s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 
 from uncouple.errors import UncoupleError
 from uncouple.models.families import family_of
-from uncouple.records.files import read_tensors, write_tensors
+from uncouple.models.prompt_places import acting
+from uncouple.records.files import digest, read_tensors, write_tensors
 from uncouple.records.formats import ADAPTER, Record
 from uncouple.variants.masks import check_model
 
@@ -85,6 +86,15 @@ class Adapter(nn.Module):
         finally:
             self.mask = before
 
+    def on(self, prompt: Tensor) -> AbstractContextManager[None]:
+        """Act on the ends of prompts in the block; see `prompt_places.OnPrompts`."""
+        return self.at(edge_mask(prompt, self.positions))
+
+    def digest(self) -> str:
+        """What it does, whatever it is called."""
+        parts = (part for name, values in sorted(self.tensors().items()) for part in (name, values.numpy().tobytes()))
+        return digest(self.positions, *parts)
+
     def tensors(self) -> dict[str, Tensor]:
         """What it is made of, float32 on the CPU: R (rank, hidden), W (rank, hidden) and b (rank,) of each layer, as
         rotation, weight and bias after its number and a dot."""
@@ -117,14 +127,16 @@ def edge_mask(prompt: Tensor, positions: int) -> Tensor:
 
 @contextmanager
 def adapted(model: PreTrainedModel, adapter: Adapter) -> Iterator[PreTrainedModel]:
-    """A loaded model that goes through an adapter, where `Adapter.at` says; as it was after the block.
+    """A loaded model that goes through an adapter, where `Adapter.at` or `prompt_places.prompts_at` says; as it was
+    after the block.
 
     Args:
         model, adapter: see `add_hooks`.
     """
     hooks = add_hooks(model, adapter)
     try:
-        yield model
+        with acting(model, adapter):
+            yield model
     finally:
         for hook in hooks:
             hook.remove()
@@ -168,8 +180,8 @@ def write_adapter(adapter: Adapter, path: Path, record: Record) -> None:
     write_tensors(adapter.tensors(), path, ADAPTER, record | {"positions": adapter.positions})
 
 
-def read_adapter(path: str | Path, base: Mapping[str, Any] | None = None) -> Adapter:
-    """Read an adapter, ready to be used and not to be trained on.
+def read_adapter(path: str | Path, base: Mapping[str, Any] | None = None) -> tuple[Adapter, Record]:
+    """Read an adapter, ready to be used and not to be trained on, and its record.
 
     Args:
         path: the file.
@@ -191,4 +203,4 @@ def read_adapter(path: str | Path, base: Mapping[str, Any] | None = None) -> Ada
         parametrize.remove_parametrizations(one.rotation, "weight")
         parts = {"rotation.weight": "rotation", "target.weight": "weight", "target.bias": "bias"}
         one.load_state_dict({name: tensors[f"{layer}.{part}"] for name, part in parts.items()})
-    return adapter.requires_grad_(False).eval()
+    return adapter.requires_grad_(False).eval(), record

@@ -11,7 +11,7 @@ from uncouple.errors import UncoupleError
 from uncouple.models.families import family_of
 from uncouple.models.folders import model_record
 from uncouple.models.load import load_model
-from uncouple.tuning.reft import Adapter, adapted, edge_mask, read_adapter, write_adapter
+from uncouple.variants.reft import Adapter, adapted, edge_mask, read_adapter, write_adapter
 
 RECORD = dict.fromkeys(
     ("variant", "samples", "n", "prompt", "dtype", "device", "versions", "method", "epochs", "rate", "batch_size")
@@ -128,7 +128,7 @@ def written(model_folder, tmp_path):
 
 def test_an_adapter_that_is_read_is_the_one_that_was_written(written, model_folder):
     adapter, path = written
-    found = read_adapter(path, model_record(model_folder))
+    found, _ = read_adapter(path, model_record(model_folder))
     assert found.positions == adapter.positions
     assert found.tensors().keys() == adapter.tensors().keys()
     for name, part in adapter.tensors().items():
