@@ -20,7 +20,8 @@ from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME, content_fi
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
-from uncouple.reporting.parts import caption, find_figure, parts
+from uncouple.reporting.pages import FORMS
+from uncouple.reporting.parts import FIGURE_FORMS, caption, find_figure, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
 

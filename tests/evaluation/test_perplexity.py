@@ -237,6 +237,7 @@ def test_the_table_is_what_the_loop_comes_to(model_folder, text, tmp_path, capsy
         "dtype": "float32",
         "model": model_folder.name,
         "variant": "origin",
+        "base": "origin",
         "mask": None,
     }
 

@@ -9,6 +9,7 @@ RECORD = {
     "model": "base",
     "variant": "origin",
     "dimension": "privacy",
+    "base": "origin",
     "mask": None,
     "fingerprints": {"weights": "w" * 16, "tokenizer": "t" * 16, "generation": "g" * 16},
     "prompt": "chat",

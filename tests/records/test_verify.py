@@ -36,7 +36,7 @@ def write_answers(path, model, questions, variant, texts):
     """Answers as `ask` writes them, without asking: decoding is not what is tested here."""
     table, asked = read_any(questions)
     record, rows = model_record(model), table.to_pylist()
-    about = {"model": record["name"], "variant": variant, "mask": None, "dtype": "float32", "noise": False}
+    about = {"model": record["name"], "variant": variant, "base": "origin", "mask": None, "dtype": "float32", "noise": False}
     about |= {"device": "cpu", "versions": {}}
     about["fingerprints"] = {"weights": record["fingerprint"]} | {k: record[k] for k in ("tokenizer", "generation")}
     about |= {"dimension": asked["dimension"], "questions": asked["fingerprint"], "prompt": {}, "max_new_tokens": 8}
@@ -57,7 +57,7 @@ def whole(tmp_path_factory, model_folder):
         samples = results / f"samples/{dimension}-safe-n{number + 3}-seed0.parquet"
         make_samples(source, dimension, "safe", number + 3, 0, samples)
         for layer in (0, 1):
-            shards.append(results / f"scores/m/{samples.stem}/layers-{layer:03d}-{layer:03d}.parquet")
+            shards.append(results / f"scores/m/origin/{samples.stem}/layers-{layer:03d}-{layer:03d}.parquet")
             score_with(base, samples, shards[-1], first=layer, last=layer, **SCORING)
     for variant, select in (("spin", "intersection"), ("union", "union")):
         mask = results / f"masks/m/{variant}.parquet"
@@ -117,7 +117,7 @@ def test_files_by_hand_are_checked_wherever_they_lie(whole, tmp_path):
     for path in (
         "masks/m/spin.parquet",
         "answers/m/spin/privacy.parquet",
-        "scores/m/privacy-safe-n4-seed0/layers-001-001.parquet",
+        "scores/m/origin/privacy-safe-n4-seed0/layers-001-001.parquet",
     ):
         shutil.copy(whole / path, tmp_path / path.replace("/", "-"))
     checked, found = verify(tmp_path)
@@ -171,9 +171,9 @@ SWAPS = {
     "verdicts": ("verdicts/m/origin/privacy.phrases.parquet", "verdicts/m/spin/privacy.phrases.parquet"),
     "masks": ("masks/m/spin.parquet", "masks/m/union.parquet"),
     "samples": ("samples/privacy-safe-n4-seed0.parquet", "samples/fairness-safe-n3-seed0.parquet"),
-    "shards": [f"scores/m/privacy-safe-n4-seed0/layers-00{i}-00{i}.parquet" for i in (0, 1)],
+    "shards": [f"scores/m/origin/privacy-safe-n4-seed0/layers-00{i}-00{i}.parquet" for i in (0, 1)],
     "shards of two sets": [
-        f"scores/m/{name}/layers-000-000.parquet" for name in ("privacy-safe-n4-seed0", "general-safe-n5-seed0")
+        f"scores/m/origin/{name}/layers-000-000.parquet" for name in ("privacy-safe-n4-seed0", "general-safe-n5-seed0")
     ],
 }
 
@@ -225,7 +225,7 @@ def set_first(**values):
     return lambda rows: [rows[0] | values, *rows[1:]]
 
 
-SHARD, MASK = "scores/m/privacy-safe-n4-seed0/layers-000-000.parquet", "masks/m/spin.parquet"
+SHARD, MASK = "scores/m/origin/privacy-safe-n4-seed0/layers-000-000.parquet", "masks/m/spin.parquet"
 SAMPLES, ANSWERED = "samples/privacy-safe-n4-seed0.parquet", "answers/m/spin/privacy.parquet"
 JUDGED, METRICS = "verdicts/m/spin/privacy.phrases.parquet", "metrics/m/awareness.parquet"
 DAMAGE = {

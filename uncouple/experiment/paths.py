@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from uncouple.evaluation.judges.kinds import Places
 from uncouple.experiment.options import GENERAL, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
+from uncouple.reporting.pages import FORMS
+from uncouple.reporting.parts import FIGURE_FORMS
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,8 @@ class Paths:
 
     def figures(self, figures: Iterable[str], tables: Iterable[str]) -> list[str]:
         """Every figure and table of the experiment, of those of a model these."""
-        made = [self.judge_figure(judge) for judge in self.experiment.trained]
+        made = [self.judge_figure(judge, suffix) for judge in self.experiment.trained for suffix in FIGURE_FORMS]
         for model in self.experiment.models:
-            made += [self.figure(model, name, suffix) for name in figures for suffix in ("png", "svg")]
-            made += [self.table(model, name, suffix) for name in tables for suffix in ("md", "html")]
+            made += [self.figure(model, name, suffix) for name in figures for suffix in FIGURE_FORMS]
+            made += [self.table(model, name, suffix) for name in tables for suffix in FORMS]
         return made

@@ -9,6 +9,8 @@ from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import load_part
 
 FOLDER = Path(__file__).parent
+# What each figure is drawn as; a table is written in all of `pages.FORMS`.
+FIGURE_FORMS = ("png", "svg", "pdf")
 
 
 def part_names(kind: str) -> list[str]:
