@@ -69,7 +69,8 @@ rule draw_judge:
 
 rule write_tables:
     input:
-        table_sources,
+        tables=table_sources,
+        files=[from_root(path) for part in TABLES.values() for path in getattr(part, "FILES", ())],
     output:
         others=[PATHS.table(table=name, suffix=suffix) for name in TABLES for suffix in FORMS if suffix != "html"],
         html=[
@@ -92,7 +93,7 @@ rule write_tables:
         code=code_of("tables", parts=[f"reporting.tables.{name}" for name in TABLES]),
     shell:
         "python -m uncouple tables {params.names:q}"
-        " --from {input:q}"
+        " --from {input.tables:q}"
         " --model {wildcards.model:q}"
         " {params.output}"
         " > {log:q} 2>&1"

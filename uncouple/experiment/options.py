@@ -13,6 +13,7 @@ from uncouple.evaluation.options import Evaluation
 from uncouple.models.places import Model
 from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
+from uncouple.reporting.tables import published
 from uncouple.scoring.options import ShardedScoring
 from uncouple.selection.options import Suppress
 from uncouple.variants.kinds import Noise, Origin, VariantKind
@@ -166,6 +167,11 @@ class Experiment(Section):
         return self.evaluation.judges or list(self.judges)
 
     @property
+    def judging_models(self) -> list[str]:
+        """Those of them that run a model."""
+        return [name for name in self.judging if self.judges[name].runs_model]
+
+    @property
     def trained(self) -> list[str]:
         """Those of them that are trained."""
         return [name for name in self.judging if self.judges[name].is_trained]
@@ -193,6 +199,10 @@ class Experiment(Section):
             "placement": self.masked,
             "coupling": self.masked,
             "judges": self.trained,
+            # Without this judge nothing of ours is measured as theirs was.
+            "published": any(
+                published.is_model(self.judges[name].model_dump(), published.JUDGE) for name in self.judging
+            ),
         }
         return [name for name, there in found.items() if there]
 

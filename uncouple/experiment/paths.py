@@ -71,8 +71,8 @@ class Paths:
 
     def records(self) -> list[str]:
         """The records of all folders that hold a model: bases, judges and checkpoints."""
-        judges = [name for name in self.experiment.judging if self.experiment.judges[name].runs_model]
-        return [*map(self.model, self.experiment.models), *map(self.judge_model, judges), *self.checkpoints()]
+        judges = map(self.judge_model, self.experiment.judging_models)
+        return [*map(self.model, self.experiment.models), *judges, *self.checkpoints()]
 
     # Samples and questions
 
@@ -224,6 +224,7 @@ class Paths:
             "metrics": [self.metrics("metrics", model)],
             "placement": [self.metrics("placement", model)] if masked else [],
             "coupling": [self.metrics("coupling", model)] if masked else [],
+            "model": [self.model(model), *map(self.judge_model, self.experiment.judging_models)],
             "answers": self.all_answers(model),
             "verdicts": self.all_verdicts(model),
         }
