@@ -36,7 +36,14 @@ def write_answers(path, model, questions, variant, texts):
     """Answers as `ask` writes them, without asking: decoding is not what is tested here."""
     table, asked = read_any(questions)
     record, rows = model_record(model), table.to_pylist()
-    about = {"model": record["name"], "variant": variant, "base": "origin", "mask": None, "dtype": "float32", "noise": False}
+    about = {
+        "model": record["name"],
+        "variant": variant,
+        "base": "origin",
+        "mask": None,
+        "dtype": "float32",
+        "noise": False,
+    }
     about |= {"device": "cpu", "versions": {}}
     about["fingerprints"] = {"weights": record["fingerprint"]} | {k: record[k] for k in ("tokenizer", "generation")}
     about |= {"dimension": asked["dimension"], "questions": asked["fingerprint"], "prompt": {}, "max_new_tokens": 8}

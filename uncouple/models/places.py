@@ -42,6 +42,12 @@ class Place(Section):
         description="The commit of the Hub model or data set, 40 hex digits, so that a run can be repeated.",
         examples=["0" * 40],
     )
+    convert_bin: bool = Field(
+        False,
+        description="Whether its weights are PyTorch's pytorch_model*.bin, which are written as safetensors. They are "
+        "pickles, so without this they are never read; the reader makes tensors of them and runs nothing.",
+        examples=[True],
+    )
 
 
 class Base(Place):
