@@ -200,9 +200,7 @@ class Experiment(Section):
             "coupling": self.masked,
             "judges": self.trained,
             # Without this judge nothing of ours is measured as theirs was.
-            "published": any(
-                published.is_model(self.judges[name].model_dump(), published.JUDGE) for name in self.judging
-            ),
+            "paper": any(published.is_model(self.judges[name].model_dump(), published.JUDGE) for name in self.judging),
         }
         return [name for name, there in found.items() if there]
 

@@ -50,7 +50,7 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
         part: see `find_figure` and `find_table`.
         measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
             `perplexity`, `ability`, `hsic`, `placement`, `coupling`, `judges` that are trained,
-            `published` figures that ours may be compared with.
+            `paper` where a judge is that of published figures.
     """
     return not set(part.NEEDS).isdisjoint(measured)
 

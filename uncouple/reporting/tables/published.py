@@ -16,7 +16,7 @@ from uncouple.selection.rules import COUPLED, RULES
 from uncouple.variants.kinds import ORIGIN
 
 TABLES = ("metrics", "model", "verdicts")
-NEEDS = ("published",)
+NEEDS = ("paper",)
 ROOT = Path(__file__).parents[3]
 JUDGE = "OpenSafetyLab/MD-Judge-v0.1"
 # The questions of each dimension.
@@ -87,7 +87,7 @@ def _method(record: Row) -> tuple[str | None, str | None]:
     """(label of the samples, method) as published; None where the variant is none of the paper's."""
     mask = record["mask"]
     if mask is None:
-        return (LABELS[0], "origin") if record["variant"] == ORIGIN else (None, None)
+        return (LABELS[0], ORIGIN) if record["variant"] == ORIGIN else (None, None)
     scores = mask["scores"].items()
     labels = {shard["samples"]["label"] for name, shard in scores if name in ASKED}
     is_drawn = all(_has(shard["samples"], DRAWN) and shard["prompt"]["name"] != "chat" for _, shard in scores)
