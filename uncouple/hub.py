@@ -16,6 +16,8 @@ class Pin:
 
 
 Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$"), Pin()]
+# Stands for a commit that is not known yet where there must be one: an experiment can be planned with it and not run.
+NO_COMMIT = "0" * 40
 
 # What the Hub's libraries raise, known by name: httpx, requests and datasets have no class in common, and a machine may
 # lack each of them.

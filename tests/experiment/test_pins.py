@@ -32,6 +32,7 @@ judges:
     hub: some/judge
     kind: causal
   no-kind: {hub: some/judge, revision: ...}
+  zeros: {hub: some/judge, revision: "ZEROS"}
 dimensions:
   fairness:
     safe: &safe
@@ -52,12 +53,13 @@ general: {path: b.csv}
 evaluation:
   perplexity:
     split: "#"
-    hub: 'some/data'""".replace("HELD", "1" * 40)
+    hub: 'some/data'""".replace("HELD", "1" * 40).replace("ZEROS", "0" * 40)
 PINNED = (
     FILE.replace("# by hand\n", f"# by hand\n    revision: {'a' * 40}\n")
     .replace('hub: "some/judge", template', f'hub: "some/judge", revision: {"b" * 40}, template')
     .replace("revision: v1.0 ", f"revision: {'c' * 40} ")
     .replace("revision: ...", f"revision: {'b' * 40}")
+    .replace(f'"{"0" * 40}"', "b" * 40)
     .replace("revision: main", f"revision: {'e' * 40}")
     .replace("revision: ,", f"revision: {'d' * 40} ,")
     .replace("revision: refs/convert/parquet", f"revision: {'f' * 40}")
@@ -118,7 +120,7 @@ def test_what_is_missing_is_written_in_and_all_else_stays(hub, tmp_path, newline
     assert status == 0, said
     assert path.read_bytes().decode() == PINNED.replace("\n", newline)
     assert f"judges.tagged: some/judge at v1.0 is {'c' * 40}" in said
-    assert "8 of 9 commits were missing" in said
+    assert "9 of 10 commits were missing" in said
     # Each thing is asked for once, and a commit that is there never.
     asked = [path for path in hub.asked if path.startswith("/api/")]
     assert len(asked) == len(set(asked)) == 6
@@ -140,7 +142,7 @@ def test_check_names_what_is_missing_and_writes_nothing(tmp_path):
     assert f"`python -m uncouple pin {path}` writes them in" in said
     assert path.read_text() == FILE
     path.write_text(PINNED)
-    assert run(None, path, "--check") == (0, f"pin: {path}: no commit of 9 is missing\n")
+    assert run(None, path, "--check") == (0, f"pin: {path}: no commit of 10 is missing\n")
 
 
 def test_one_that_the_hub_has_not_is_named_and_nothing_is_written(hub, tmp_path):

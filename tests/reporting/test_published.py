@@ -1,10 +1,12 @@
 """Published figures stand beside ours only where the records say that model, judge and setting are the paper's."""
 
 import copy
+import csv
 
 import pytest
 import yaml
 from conftest import ROOT
+from snakemake.utils import update_config
 from test_figures import write_metrics
 
 from uncouple.errors import UncoupleError
@@ -14,6 +16,7 @@ from uncouple.records.files import write_record, write_table
 from uncouple.records.formats import MODEL, VERDICTS
 from uncouple.reporting.pages import write_tables
 from uncouple.reporting.parts import parts
+from uncouple.reporting.tables import published
 
 ASKED = {"fairness": 2165, "privacy": 657}
 BASE, JUDGE = {"hub": "Qwen/Qwen2-7B-Instruct"}, {"hub": "OpenSafetyLab/MD-Judge-v0.1"}
@@ -76,7 +79,7 @@ UNSAFE["scores"]["privacy"]["samples"]["label"] = "unsafe"
 
 
 @pytest.mark.parametrize(
-    ("setting", "published", "where"),
+    ("setting", "values", "where"),
     [
         ({"mask": None, "variant": "origin"}, ("66.84%", "74.12%"), "Table 1, origin"),
         ({"mask": MASK | {"select": "published"}}, ("74.97%", "84.47%"), "Table 1, spin"),
@@ -86,9 +89,9 @@ UNSAFE["scores"]["privacy"]["samples"]["label"] = "unsafe"
         ({"judge": {"path": "judges/MD-Judge-v0.1"}}, ("74.97%", "84.47%"), "Table 1, spin"),
     ],
 )
-def test_each_setting_has_its_own_figure(table, setting, published, where):
+def test_each_setting_has_its_own_figure(table, setting, values, where):
     _, _, *rows = table(**setting)
-    assert [row[4:] for row in rows] == [[f"published: {value}", where] for value in published]
+    assert [row[4:] for row in rows] == [[f"published: {value}", where] for value in values]
 
 
 MISMATCHES = {
@@ -140,3 +143,30 @@ def test_without_the_figures_it_says_so(table, monkeypatch, tmp_path):
     monkeypatch.setattr("uncouple.reporting.tables.published.ROOT", tmp_path)
     with pytest.raises(UncoupleError, match=r"models\.csv: no such file. Run from a clone"):
         table()
+
+
+def test_the_papers_experiment_has_the_papers_settings():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    update_config(config, yaml.safe_load((ROOT / "experiments/paper.yaml").read_text(encoding="utf-8")))
+    experiment = load(config, ROOT)
+    with open(ROOT / published.MODELS, encoding="utf-8") as file:
+        hubs = {row["model"]: row["hub"] for row in csv.DictReader(file)}
+    assert {name: model.hub for name, model in experiment.models.items()} == hubs
+    assert experiment.judges[experiment.judging[0]].hub == published.JUDGE
+    assert "published" in parts("tables", experiment.measured)
+    asked = experiment.evaluation
+    assert (asked.prompt, asked.max_new_tokens, asked.questions) == ("bare", 64, 0)
+    assert experiment.scoring.prompt == "published"
+    reported = set()
+    for name in experiment.masked:
+        variant = experiment.variants[name]
+        values = variant.model_dump() | {"general_ratio": variant.general}
+        if (
+            values["select"] in published.RULES_REPORTED
+            and values.items() >= (published.SELECTED | published.DRAWN).items()
+        ):
+            reported.add((name, variant.label))
+    assert reported == {
+        *(("spin", "safe"), ("published", "safe")),
+        *(("malicious", "unsafe"), ("malicious-published", "unsafe")),
+    }

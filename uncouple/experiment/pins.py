@@ -12,14 +12,14 @@ import yaml
 
 from uncouple.errors import UncoupleError
 from uncouple.experiment.options import Experiment
-from uncouple.hub import from_hub
+from uncouple.hub import NO_COMMIT, from_hub
 from uncouple.options import Section, alternatives, whole
 from uncouple.progress import say
 from uncouple.records.files import atomic_path
 
 COMMIT = re.compile("[0-9a-f]{40}")
 # What stands for a commit that is not known yet. Any other word is a branch or a tag.
-UNKNOWN = ("", "~", "null", "...")
+UNKNOWN = ("", "~", "null", "...", NO_COMMIT)
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Entry:
 
     @property
     def is_pinned(self) -> bool:
-        return self.revision is not None and bool(COMMIT.fullmatch(self.revision.value))
+        return self.wanted is not None and bool(COMMIT.fullmatch(self.wanted))
 
     @property
     def wanted(self) -> str | None:
-        """The branch or tag whose commit is wanted, None for that of the main one."""
+        """The commit, or the branch or tag whose commit is wanted; None for that of the main one."""
         return None if self.revision is None or self.revision.value in UNKNOWN else self.revision.value
 
     def __str__(self) -> str:

