@@ -115,6 +115,7 @@ def test_csv_is_one_table_of_all_sections(tmp_path):
     # Every line ends as RFC 4180 has it, and no cell's own line end was made another.
     assert FORMS["csv"]([Section([["a"], ["b\nc"]])]) == 'a\r\n"b\nc"\r\n'
     assert FORMS["csv"]([Section([["a", "b"]])]) == "a,b\r\n"
+    assert FORMS["csv"]([]) == ""
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+26.6% (+16.6% to +36.6%)", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "-", "--1"])

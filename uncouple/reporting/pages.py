@@ -155,7 +155,7 @@ def _csv(sections: Sequence[Section]) -> str:
     shown = [section for section in sections if section.lines]
     titles = ["section"] if any(section.title is not None for section in shown) else []
     names = list(dict.fromkeys([*titles, *(name for section in shown for name in section.lines[0])]))
-    records = [dict(zip(names, names, strict=True))]
+    records = [dict(zip(names, names, strict=True))] if names else []
     for section in shown:
         head, *rows = section.lines
         records += [{"section": section.title or ""} | dict(zip(head, row, strict=True)) for row in rows]
