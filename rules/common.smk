@@ -18,11 +18,12 @@ from uncouple.experiment.config import load
 from uncouple.experiment.options import GENERAL, Dimension
 from uncouple.experiment.paths import Paths
 from uncouple.experiment.sweeps import value_text
-from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME, content_fingerprint, missing_files
+from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, content_fingerprint, missing_files
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
-from uncouple.reporting.parts import caption, find_figure, parts
+from uncouple.reporting.pages import FORMS
+from uncouple.reporting.parts import FIGURE_FORMS, caption, find_figure, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
 from uncouple.tuning.options import Tuning
@@ -131,7 +132,8 @@ def local_model_files(wildcards):
     """The files of a model or judge in a local folder, whose edit fetches it anew; nothing for a wheel or the Hub."""
     if (path := fetched(wildcards).path) is None:
         return []
-    found = {p for pattern in ("*.safetensors", *OTHER_PATTERNS) for p in Path(path).glob(pattern)}
+    weights = PICKLED if fetched(wildcards).convert_bin else "*.safetensors"
+    found = {p for pattern in (weights, *OTHER_PATTERNS) for p in Path(path).glob(pattern)}
     return sorted(str(p) for p in found if p.is_file() and p.name != RECORD_NAME)
 
 

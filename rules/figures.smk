@@ -22,15 +22,13 @@ rule draw_figures:
             )
             for name, part in FIGURES.items()
         ],
-        svg=[PATHS.figure(figure=name, suffix="svg") for name in FIGURES],
+        others=[PATHS.figure(figure=name, suffix=suffix) for name in FIGURES for suffix in FIGURE_FORMS[1:]],
     log:
         PATHS.log(PATHS.under("figures/{model}.png")),
     conda:
         "../envs/figures.yaml"
     params:
-        output=lambda wildcards: flags(
-            output=[PATHS.figure(wildcards.model, suffix=suffix) for suffix in ("png", "svg")]
-        ),
+        output=lambda wildcards: flags(output=[PATHS.figure(wildcards.model, suffix=suffix) for suffix in FIGURE_FORMS]),
         names=list(FIGURES),
         code=code_of("figures", parts=[f"reporting.figures.{name}" for name in FIGURES]),
     shell:
@@ -53,7 +51,7 @@ rule draw_judge:
             category="judges",
             labels={"result": "figure: {judge}"},
         ),
-        svg=PATHS.judge_figure(suffix="svg"),
+        others=[PATHS.judge_figure(suffix=suffix) for suffix in FIGURE_FORMS[1:]],
     log:
         PATHS.log(PATHS.judge_figure()),
     conda:
@@ -71,9 +69,10 @@ rule draw_judge:
 
 rule write_tables:
     input:
-        table_sources,
+        tables=table_sources,
+        files=[from_root(path) for part in TABLES.values() for path in getattr(part, "FILES", ())],
     output:
-        md=[PATHS.table(table=name) for name in TABLES],
+        others=[PATHS.table(table=name, suffix=suffix) for name in TABLES for suffix in FORMS if suffix != "html"],
         html=[
             report(
                 PATHS.table(table=name, suffix="html"),
@@ -88,15 +87,13 @@ rule write_tables:
     conda:
         "../envs/figures.yaml"
     params:
-        output=lambda wildcards: flags(
-            output=[PATHS.table(wildcards.model, suffix=suffix) for suffix in ("md", "html")]
-        ),
+        output=lambda wildcards: flags(output=[PATHS.table(wildcards.model, suffix=suffix) for suffix in FORMS]),
         names=list(TABLES),
         order=table_sources,
         code=code_of("tables", parts=[f"reporting.tables.{name}" for name in TABLES]),
     shell:
         "python -m uncouple tables {params.names:q}"
-        " --from {input:q}"
+        " --from {input.tables:q}"
         " --model {wildcards.model:q}"
         " {params.output}"
         " > {log:q} 2>&1"

@@ -10,7 +10,7 @@ from conftest import ROOT
 from uncouple.errors import UncoupleError
 from uncouple.hub import from_hub
 
-COMMIT = "0" * 40
+COMMIT = "1" * 40
 # The libraries wait between their tries for half a minute.
 IMPATIENT = "import sys, time; time.sleep = lambda _: None; from uncouple.commands import main; "
 IMPATIENT += "sys.exit(main(sys.argv[1:]))"

@@ -22,6 +22,7 @@ def test_it_makes_what_it_promises(finished):
     for name in (*FIGURES, "placement", "coupling"):
         assert (results / f"figures/tiny/{name}.png").stat().st_size > 5000
         assert "<svg" in (results / f"figures/tiny/{name}.svg").read_text()[:1000]
+        assert (results / f"figures/tiny/{name}.pdf").read_bytes().startswith(b"%PDF")
     summary = (results / "tables/tiny/summary.md").read_text()
     variants = ("origin", "noise", "spin", "random")
     table = [line for line in summary.splitlines()[2:] if line.startswith("|")]
@@ -47,8 +48,10 @@ def test_it_makes_what_it_promises(finished):
     assert batches == {"origin": 4, "noise": 1}
     noise = [r for r in rows if r["variant"] == "noise" and r["metric"] == "difference"]
     assert {r["n"] for r in noise} == {0}
-    assert (results / "figures/judges/embedding.svg").exists()
-    assert (results / "tables/tiny/examples.html").exists()
+    assert {path.suffix for path in (results / "figures/judges").iterdir()} == {".png", ".svg", ".pdf"}
+    for name in ("examples", "selections", "summary"):
+        forms = (results / "tables/tiny").glob(f"{name}.*")
+        assert {path.suffix for path in forms} == {".md", ".html", ".tex", ".csv"}
     assert (results / "checkpoints/tiny/spin/uncouple/mask.parquet").exists()
     assert not list(results.rglob("*.partial*"))
 
@@ -157,7 +160,7 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
     given = [log.read_text().split("\0")[:-1] for log in logs]
     assert len(given) == len(commands) > 30
-    assert {words[2] for words in given} == set(VERBS) - {"memory", "restore", "verify", "store"}
+    assert {words[2] for words in given} == set(VERBS) - {"pin", "memory", "restore", "verify", "store"}
     assert not list(tmp_path.rglob("stolen"))
     for words in given:
         assert words[:2] == ["-m", "uncouple"]

@@ -1,9 +1,23 @@
-"""The Hugging Face Hub: what cannot be had from it is told in one line, with what to do instead."""
+"""The Hugging Face Hub: its commits; and what cannot be had from it, told in one line with what to do instead."""
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from uncouple.errors import UncoupleError
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Marks a commit of what is on the Hub, which `uncouple pin` finds out."""
+
+
+Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$"), Pin()]
+# Stands for a commit that is not known yet where there must be one: an experiment can be planned with it and not run.
+NO_COMMIT = "0" * 40
 
 # What the Hub's libraries raise, known by name: httpx, requests and datasets have no class in common, and a machine may
 # lack each of them.

@@ -77,7 +77,6 @@ Whole = Annotated[int, Field(ge=0)]
 Size = Annotated[int, BeforeValidator(size_in_bytes), Field(ge=1)]
 File = Annotated[str, OnDisk("file")]
 Folder = Annotated[str, OnDisk("folder")]
-Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Annotated[str, Field(pattern="^(auto|all|cpu|cuda(:[0-9]+)?)$")]
 # What YAML makes of one word.

@@ -228,6 +228,16 @@ FAULTS = {
     "unknown judge": ({"evaluation.judges": ["oracle"]}, "evaluation.judges", "'oracle'", "embedding, phrases"),
     "unknown kind of judge": ({"judges.phrases.kind": "oracle"}, "judges.phrases.kind", "'oracle'", "causal"),
     "a judge from nowhere": ({"judges.mine": {"kind": "causal"}}, "judges.mine", "wheel, path, hub", "none is given"),
+    "a judge of no commit": (
+        {"judges.mine": {"kind": "causal", "hub": "a/b"}},
+        "judges.mine",
+        "'revision' too; `python -m uncouple pin FILE` writes it in",
+    ),
+    "questions of a branch": (
+        {"dimensions.privacy.questions": {"hub": "a/b", "revision": "main", "split": "x"}},
+        "dimensions.privacy.questions.revision",
+        "'main' must match ^[0-9a-f]{40}$; `python -m uncouple pin FILE` writes it in",
+    ),
     "a missing judge folder": (
         {"judges.mine": {"kind": "causal", "path": "none"}},
         "judges.mine.path",

@@ -5,6 +5,7 @@ The edits are real ones, on a copy of the package, which is then used as a perso
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,8 @@ def test_the_name_of_a_kind_stands_in_its_own_file_alone():
     written = [*(ROOT / "rules").glob("*.smk"), *(ROOT / "workflow").rglob("*.rst"), ROOT / "workflow/Snakefile"]
     for path in sorted(written):
         text = path.read_text(encoding="utf-8")
+        # A verb may be called as a kind is.
+        text = re.sub(r'code_of\("[a-z-]+"', "", text)
         found += [f"{path.name}: {name!r}" for name in homes() if f'"{name}"' in text or f"'{name}'" in text]
     assert found == []
 

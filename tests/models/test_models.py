@@ -62,6 +62,12 @@ def test_a_hub_model_comes_at_its_revision_and_without_pickles(model_folder, tmp
     assert model_record(tmp_path / "tiny")["source"] == {"hub": "someone/tiny", "revision": "a" * 40}
 
 
+@pytest.mark.parametrize("revision", [None, "0" * 40])
+def test_a_hub_model_of_no_commit_is_told_how_to_get_one(tmp_path, revision):
+    with pytest.raises(UncoupleError, match=r"someone/tiny: .*needs the commit to take.*`python -m uncouple pin FILE`"):
+        fetch_model(tmp_path / "tiny", hub="someone/tiny", revision=revision)
+
+
 def test_a_hub_that_cannot_be_reached_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -103,7 +109,7 @@ def test_a_folder_without_weights_is_refused(copy):
     with pytest.raises(UncoupleError, match=r"there are no \*.safetensors weights"):
         check_folder(copy)
     (copy / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(UncoupleError, match="a pickle, which is never read"):
+    with pytest.raises(UncoupleError, match="a pickle, which is not read as it is"):
         check_folder(copy)
 
 

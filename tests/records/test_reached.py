@@ -20,11 +20,12 @@ from uncouple.records.store import code_of
 from uncouple.records.syntax import ABOUT
 from uncouple.reporting.parts import part_names
 
-# The roots of each verb, as the workflow's rules name them: its function, its flags and what it picks by name.
+# The roots of each verb, as the workflow's rules name them: its function, its flags and what it picks by name. `pin`
+# makes nothing of a results folder, and knows every option.
 PARTS = {kind: [f"reporting.{kind}.{name}" for name in part_names(kind)] for kind in ("figures", "tables")}
 ROOTS = {
     verb: (f"{file}:run", f"{file}:add_flags", *PARTS.get(verb, ()))
-    for verb, file in ((verb, f"commands.{verb.replace('-', '_')}") for verb in VERBS if verb != "measure")
+    for verb, file in ((verb, f"commands.{verb.replace('-', '_')}") for verb in VERBS if verb not in ("measure", "pin"))
 }
 MEASURES = ("awareness", "language", "collect", "placement", "coupling")
 ROOTS |= {f"measure {name}": (f"commands.measure:run_{name}", f"commands.measure:add_{name}") for name in MEASURES}

@@ -37,7 +37,7 @@ def write_answers(path, model, questions, variant, texts):
     """Answers as `ask` writes them, without asking: decoding is not what is tested here."""
     table, asked = read_any(questions)
     record, rows = model_record(model), table.to_pylist()
-    about = {"model": record["name"], "variant": variant, "base": "origin", "mask": None}
+    about = {"model": record["name"], "variant": variant, "base": "origin", "mask": None, "adapter": None}
     about |= {"dtype": "float32", "noise": False}
     about |= {"device": "cpu", "versions": {}}
     about["fingerprints"] = {"weights": record["fingerprint"]} | {k: record[k] for k in ("tokenizer", "generation")}

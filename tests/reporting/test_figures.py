@@ -9,6 +9,7 @@ from uncouple.records.files import write_record, write_table
 from uncouple.records.formats import COUPLING, JUDGE, METRIC_KEYS, METRICS, PLACEMENT
 from uncouple.reporting.drawing import draw_figures
 from uncouple.reporting.pages import write_tables
+from uncouple.reporting.parts import FIGURE_FORMS
 
 STYLE = ROOT / "resources/figures.mplstyle"
 
@@ -115,11 +116,12 @@ def test_awareness_shows_every_variant_its_counts_and_the_interval(metrics, tmp_
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_table_gives_the_same_file(metrics, tmp_path):
-    for name in ("a", "b"):
-        draw("awareness", metrics, [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"])
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+def test_the_same_table_gives_the_same_file_at_any_time(metrics, tmp_path, monkeypatch):
+    for name, time in (("a", "1"), ("b", "1000000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+        draw("awareness", metrics, [tmp_path / f"{name}.{form}" for form in FIGURE_FORMS])
+    for form in FIGURE_FORMS:
+        assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes(), form
 
 
 def test_the_style_file_decides_how_it_looks(metrics, tmp_path):

@@ -1,4 +1,4 @@
-"""Write tables for people (.md, .html) of one model, each of those of some files that it needs.
+"""Write tables for people (.md, .html, .tex, .csv) of one model, each of those of some files that it needs.
 
 example:
   python -m uncouple tables summary --from metrics.parquet placement.parquet --model base \\

@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from uncouple.errors import UncoupleError
-from uncouple.hub import from_hub
-from uncouple.options import Commit, File, Flag, Scalar, Section
+from uncouple.hub import Commit, from_hub
+from uncouple.options import File, Flag, Scalar, Section
 from uncouple.progress import say
 
 # Whether a response is as it should be.
@@ -26,6 +26,8 @@ class Rows(Section):
     """Where rows come from: a file, or a data set on the Hub."""
 
     places: ClassVar = {"path": (), "hub": ("revision", "split")}
+    # What it is on the Hub.
+    repository: ClassVar[str] = "dataset"
 
     path: File | None = Field(None, description="A file.")
     hub: str | None = Field(None, description="A data set id on the Hugging Face Hub.")

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from uncouple.errors import UncoupleError
 from uncouple.experiment.options import VARIANTS, Experiment
 from uncouple.experiment.sweeps import value_text
+from uncouple.hub import Pin
 from uncouple.options import Section, allowed, alternatives, bounds_of, names_of, on_disk, walk, whole
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -148,7 +149,7 @@ def _tell(path: tuple[str | int, ...], fault: Any) -> str:
     if bounds := bounds_of(marks) if isinstance(value, int | float) and kind in BOUND_TYPES else []:
         return f"{where}: {value} is out of range (allowed: {' and '.join(bounds)})"
     if kind == "string_pattern_mismatch":
-        return f"{where}: {value!r} must match {fault['ctx']['pattern']}"
+        return f"{where}: {value!r} must match {fault['ctx']['pattern']}{_advice(marks)}"
     if wanted := TYPES.get(kind.split("_")[0]):
         number = isinstance(value, str) and wanted in ("number", "integer")
         hint = "; write small numbers as 1.0e-5, YAML takes 1e-5 for text" if number and wanted == "number" else ""
@@ -157,6 +158,11 @@ def _tell(path: tuple[str | int, ...], fault: Any) -> str:
         told = f"has too few entries (allowed: {fault['ctx']['min_length']} or more)"
         return f"{where}: {json.dumps(value, default=str)} {told}"
     return f"{where}: {fault['msg']}"
+
+
+def _advice(marks: Iterable[Any]) -> str:
+    pins = any(isinstance(mark, Pin) for mark in marks)
+    return "; `python -m uncouple pin FILE` writes it in where there is a network" if pins else ""
 
 
 BOUND_TYPES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
@@ -233,4 +239,5 @@ def _one_of(where: str, section: Section) -> Iterator[str]:
         return
     for key in section.places[found[0]]:
         if getattr(section, key) is None:
-            yield f"{where}: {found[0]} needs the key {key!r} too"
+            _, marks = alternatives(whole(type(section).model_fields[key]))[0]
+            yield f"{where}: {found[0]} needs the key {key!r} too{_advice(marks)}"

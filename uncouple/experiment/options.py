@@ -15,6 +15,7 @@ from uncouple.experiment.sweeps import Sweep, find_sweeps
 from uncouple.models.places import Model
 from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
+from uncouple.reporting.tables import published
 from uncouple.scoring.options import ShardedScoring
 from uncouple.selection.options import Suppress
 from uncouple.tuning.options import Tune
@@ -203,6 +204,11 @@ class Experiment(Section):
         return self.evaluation.judges or list(self.judges)
 
     @property
+    def judging_models(self) -> list[str]:
+        """Those of them that run a model."""
+        return [name for name in self.judging if self.judges[name].runs_model]
+
+    @property
     def trained(self) -> list[str]:
         """Those of them that are trained."""
         return [name for name in self.judging if self.judges[name].is_trained]
@@ -232,6 +238,8 @@ class Experiment(Section):
             "coupling": self.masked,
             "sweeps": self.sweeps,
             "judges": self.trained,
+            # Without this judge nothing of ours is measured as theirs was.
+            "paper": any(published.is_model(self.judges[name].model_dump(), published.JUDGE) for name in self.judging),
         }
         return [name for name, there in found.items() if there]
 

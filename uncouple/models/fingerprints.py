@@ -13,6 +13,8 @@ from uncouple.records.formats import HASHES, MODEL
 # What belongs to a model besides its weights; no pickle, and no second copy of the weights in another format. The last
 # one says how the vectors of an encoder's tokens become one.
 OTHER_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md", "1_Pooling/config.json")
+# Weights of PyTorch's own, which are converted where a model says so; see `models.pickled`.
+PICKLED = "pytorch_model*.bin"
 # What fetch and apply leave in a model folder: where the model came from and what its files are.
 RECORD_NAME = "uncouple.json"
 # The size, times and inode that each file had when it was last hashed. Never a part of the model.

@@ -26,8 +26,12 @@ def model_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UncoupleError(f"{folder}: no such model folder. Check the path.")
-    others = {path for pattern in OTHER_PATTERNS for path in folder.glob(pattern) if path.is_file()}
-    return sorted({*weight_files(folder).paths, *others})
+    return sorted({*weight_files(folder).paths, *other_files(folder)})
+
+
+def other_files(folder: str | Path) -> set[Path]:
+    """Those of them that are no weights."""
+    return {path for pattern in OTHER_PATTERNS for path in Path(folder).glob(pattern) if path.is_file()}
 
 
 def read_config(model: str | Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from uncouple.options import Commit, Count, Device, Flag, Folder, Scalar, Section
+from uncouple.hub import Commit
+from uncouple.options import Count, Device, Flag, Folder, Scalar, Section
 
 Wheel = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -15,6 +16,8 @@ class Place(Section):
     """Where a model comes from: a wheel, a local folder or the Hub."""
 
     places: ClassVar = {"wheel": ("sha256", "file"), "path": (), "hub": ("revision",)}
+    # What it is on the Hub.
+    repository: ClassVar[str] = "model"
 
     wheel: Wheel | None = Field(
         None,
@@ -41,6 +44,12 @@ class Place(Section):
         None,
         description="The commit of the Hub model or data set, 40 hex digits, so that a run can be repeated.",
         examples=["0" * 40],
+    )
+    convert_bin: bool = Field(
+        False,
+        description="Whether its weights are PyTorch's pytorch_model*.bin, which are written as safetensors. They are "
+        "pickles, so without this they are never read; the reader makes tensors of them and runs nothing.",
+        examples=[True],
     )
 
 

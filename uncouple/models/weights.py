@@ -17,6 +17,10 @@ from uncouple.records.files import read_json
 DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2")}
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+PICKLE_HINT = (
+    "a pickle, which is not read as it is: `convert_bin: true` of the model in a config (`uncouple fetch "
+    "--convert-bin`) has it written as safetensors."
+)
 
 
 class WeightFiles:
@@ -42,9 +46,11 @@ class WeightFiles:
                 f"{self.folder}: {', '.join(names)} and no {INDEX_NAME} that says what is in them. Add it, or keep one."
             )
         if not names:
-            pickled = [p.name for p in self.folder.glob("*.bin")]
-            hint = f" It has {pickled[0]}, a pickle, which is never read: convert it to safetensors." if pickled else ""
-            raise UncoupleError(f"{self.folder}: there are no *.safetensors weights in this folder.{hint}")
+            pickled = sorted(p.name for p in self.folder.glob("*.bin"))
+            raise UncoupleError(
+                f"{self.folder}: there are no *.safetensors weights in this folder."
+                + (f" It has {pickled[0]}, {PICKLE_HINT}" if pickled else "")
+            )
         self.paths = [self.folder / name for name in names]
         self.tensors = {}
         for path in self.paths:

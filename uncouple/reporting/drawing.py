@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-# The same figure must give the same file: no random ids and, below, no date in an SVG.
+# The same figure must give the same file: no random ids and, below, no date.
 matplotlib.rcParams["svg.hashsalt"] = "uncouple"
 
 import matplotlib.pyplot as plt  # noqa: E402
@@ -17,8 +17,11 @@ from matplotlib.ticker import PercentFormatter  # noqa: E402
 from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.records.files import atomic_path  # noqa: E402
 from uncouple.records.formats import FORMATS  # noqa: E402
-from uncouple.reporting.parts import find_figure  # noqa: E402
+from uncouple.reporting.parts import FIGURE_FORMS, find_figure  # noqa: E402
 from uncouple.reporting.rows import Row, Sources  # noqa: E402
+
+# What a format calls the date of a file.
+DATES = {"svg": ("Date",), "pdf": ("CreationDate",)}
 
 
 def draw_figures(
@@ -34,9 +37,13 @@ def draw_figures(
         model: name of the model whose rows are drawn.
 
     Raises:
-        UncoupleError: a figure that is not known, no style file, or a file that is missing or has not what is drawn.
+        UncoupleError: a figure that is not known, no style file, a file that is missing or has not what is drawn, or
+            an output that is none of `parts.FIGURE_FORMS`.
     """
     modules = {name: find_figure(name) for name in names}
+    if unknown := [output for output in outputs if Path(output).suffix[1:] not in FIGURE_FORMS]:
+        told = ", ".join(FIGURE_FORMS)
+        raise UncoupleError(f"{unknown[0]}: a figure is drawn as one of {told}. Name it so (--output).")
     if not Path(style).is_file():
         raise UncoupleError(f"{style}: no such style file.")
     if len(modules) > 1 and any("{figure}" not in str(output) for output in outputs):
@@ -54,7 +61,7 @@ def draw_figures(
 def _save(figure: Figure, output: Path) -> None:
     suffix = output.suffix.lstrip(".")
     with atomic_path(output) as partial:
-        figure.savefig(partial, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+        figure.savefig(partial, format=suffix, metadata=dict.fromkeys(DATES.get(suffix, ())))
 
 
 def panels(columns: int = 1, heights: Sequence[float] | None = None, share: bool = True) -> tuple[Figure, list[Axes]]:

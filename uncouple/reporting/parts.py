@@ -9,6 +9,8 @@ from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import load_part
 
 FOLDER = Path(__file__).parent
+# What each figure is drawn as; a table is written in all of `pages.FORMS`.
+FIGURE_FORMS = ("png", "svg", "pdf")
 
 
 def part_names(kind: str) -> list[str]:
@@ -47,7 +49,8 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     Args:
         part: see `find_figure` and `find_table`.
         measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
-            `perplexity`, `divergence`, `ability`, `hsic`, `placement`, `coupling`, `judges` that are trained.
+            `perplexity`, `divergence`, `ability`, `hsic`, `placement`, `coupling`, `sweeps`, `judges` that are trained,
+            `paper` where a judge is that of published figures.
     """
     return not set(part.NEEDS).isdisjoint(measured)
 
