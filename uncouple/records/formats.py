@@ -175,7 +175,7 @@ MASK = Format(
     | {"score_{dimension}": "float32?", "rank_{dimension}": "int64?", "rank_general": "int64?"},
     checks=(entries_of_each_matrix,),
     made_by="selection.select",
-    places=("masks/{model[name]}/{variant}.parquet",),
+    places=("masks/{model[name]}/{variant}.parquet", "checkpoints/{model[name]}/{variant}/uncouple/mask.parquet"),
 )
 
 ANSWERS = Format(
@@ -272,6 +272,8 @@ MODEL = Format(
         "models/{name}/uncouple.json",
         "judges/*/model/uncouple.json",
         "checkpoints/{name}/{source[variant]}/uncouple.json",
+        # The base's own, which a checkpoint keeps.
+        "checkpoints/*/*/uncouple/base.json",
     ),
 )
 
@@ -279,13 +281,17 @@ MODEL = Format(
 HASHES = Format("hashes", version=1, keys=("files",))
 
 # Of a mask, all but its rows and shapes: what made a checkpoint.
-CHECKPOINT = Format("checkpoint", version=2, keys=_MASK_KEYS)
+CHECKPOINT = Format(
+    "checkpoint", version=2, keys=_MASK_KEYS, places=("checkpoints/{model[name]}/{variant}/uncouple/config.json",)
+)
 
 _MADE_OF = ("variant", "model.name", "model.fingerprint", "model.tokenizer", "samples", "n", "prompt", *MACHINE_KEYS)
 _TUNED_KEYS = (*_MADE_OF, "method", "epochs", "rate", "batch_size", "rank", "tune_seed", "steps")
 
 # What made a fine-tuned model or an adapter.
-TUNING = Format("tuning", version=1, keys=_TUNED_KEYS)
+TUNING = Format(
+    "tuning", version=1, keys=_TUNED_KEYS, places=("checkpoints/{model[name]}/{variant}/uncouple/config.json",)
+)
 
 # What moves a model's hidden states: safetensors, with its record in the metadata; see `variants.reft`.
 ADAPTER = Format("adapter", version=1, keys=(*_TUNED_KEYS, "positions"))
