@@ -291,7 +291,8 @@ def all_verdicts(wildcards):
     return PATHS.all_verdicts(wildcards.model)
 
 
-FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured).items() if part.TABLE != "judge"}
+EACH = {"sweeps": list(dict.fromkeys(sweep.key for sweep in EXPERIMENT.sweeps))}
+FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured, EACH).items() if part.TABLE != "judge"}
 TABLES = parts("tables", EXPERIMENT.measured)
 # Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
 CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
@@ -315,8 +316,13 @@ def report_file():
     return str(path)
 
 
+def needs_each(part):
+    """The kind of file that says for what a figure is drawn, where it is not drawn once."""
+    return [part.EACH] if hasattr(part, "EACH") else []
+
+
 def figure_sources(wildcards):
-    return PATHS.shown({part.TABLE for part in FIGURES.values()}, wildcards.model)
+    return PATHS.shown({kind for part in FIGURES.values() for kind in (part.TABLE, *needs_each(part))}, wildcards.model)
 
 
 def table_sources(wildcards):

@@ -19,7 +19,6 @@ from uncouple.tuning import trainer
 from uncouple.tuning.checkpoints import write_tuned
 from uncouple.tuning.methods import METHODS
 from uncouple.tuning.options import Tuning
-from uncouple.tuning.trainer import _Trainer
 from uncouple.tuning.tune import tune_model
 from uncouple.variants.reft import read_adapter
 

@@ -43,6 +43,10 @@ class Sources:
             raise UncoupleError(f"{path}: no row of the model {self.model!r} in it.")
         return Rows(path, self.model, rows)
 
+    def all_rows(self, kind: str) -> list[Row]:
+        """Rows of all tables of a kind, of whatever model."""
+        return [row for _, table, _ in self.found.get(kind, []) for row in table.to_pylist()]
+
     def records(self, kind: str) -> list[Row]:
         """The records of a kind, of whatever model.
 
