@@ -102,9 +102,10 @@ def source_of(wildcards):
 
 
 def question_draw(wildcards):
-    """How many questions of a dimension are drawn; all ordinary ones are."""
-    drawn = EVALUATION.questions if wildcards.dimension in EXPERIMENT.dimensions else None
-    return flags(n=drawn or None, seed=EVALUATION.seed)
+    """How many questions of a dimension are drawn, and how; ordinary ones are all asked."""
+    if wildcards.dimension not in EXPERIMENT.dimensions:
+        return ""
+    return flags(n=EVALUATION.questions or None, seed=EVALUATION.seed)
 
 
 def test_of(wildcards):
