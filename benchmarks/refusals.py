@@ -1,6 +1,6 @@
 """The classifier of refusals on answers of other origin, beside the three phrases that are looked for elsewhere.
 
-    python benchmarks/refusals.py --classifier results/judges/embedding/refusal.json --encoder results/judges/embedding/model \\
+    python benchmarks/refusals.py --classifier JUDGES/refusal.json --encoder JUDGES/model \\
         --labelled do_not_answer_labelled.csv --ordinary alpaca_cleaned_no_safety_train_1k.csv
 
 LABELLED is Do-Not-Answer's table of six models' answers, each with the action that people gave it: 0 cannot assist, 5

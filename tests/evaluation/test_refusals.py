@@ -220,8 +220,8 @@ def answers(folder, variant, name, pairs):
 
 @pytest.fixture
 def judged(classifier, encoder, tmp_path):
-    """A function of which sets are refused that gives rows of metrics and the notes of the summary: of the origin, which
-    answers everything, and a variant that answers or refuses."""
+    """A function of which sets are refused that gives rows of metrics and the summary: of the origin, which answers
+    everything, and of a variant that refuses these."""
     general, harmful = read("samples/general.jsonl"), read("samples/privacy_unsafe.jsonl")
     sets = {"privacy": harmful, "general": general[:32], "alarming": general[32:96]}
     phrases = tmp_path / "phrases.txt"

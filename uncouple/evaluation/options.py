@@ -138,8 +138,8 @@ class Ordinary(Section):
     questions: Source | None = Field(
         None,
         description="Questions that sound alarming and can be answered without harm. They and the prompts of the "
-        "general samples are asked where refusals are counted, which takes a trained judge among the judges, with "
-        "refusals and compliances of a dimension: beside it a classifier of refusals is trained.",
+        "general samples are asked to count refusals, of which a classifier is trained beside the first judge that is "
+        "trained. Where no judge is, or no dimension has refusals and compliances, they are not asked.",
     )
     refusals: Source | None = Field(
         None, description="Raw samples of ordinary requests whose response refuses, which that classifier learns of."

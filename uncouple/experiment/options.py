@@ -11,7 +11,7 @@ from uncouple.data.sources import Label, Source
 from uncouple.evaluation.judges.refusal import Refusal
 from uncouple.evaluation.judges.registry import Judge
 from uncouple.evaluation.judges.replies import REFUSAL
-from uncouple.evaluation.options import ALARMING, GENERAL, ORDINARY, Evaluation
+from uncouple.evaluation.options import ALARMING, GENERAL, ORDINARY, Evaluation, Ordinary
 from uncouple.models.places import Model
 from uncouple.options import File, Section, by_kind
 from uncouple.reporting.options import Figures
@@ -253,17 +253,12 @@ class Experiment(Section):
     def faults(self) -> Iterator[str]:
         """What a section cannot say alone: keys that go together, values that other keys bound."""
         keep = self.scoring.keep
-        for name, dimension in self.dimensions.items():
-            given = [key for key in Dimension.replies if getattr(dimension, key)]
+        replies: list[tuple[str, Dimension | Ordinary]] = [(f"dimensions.{n}", d) for n, d in self.dimensions.items()]
+        for where, section in [*replies, ("evaluation.ordinary", self.evaluation.ordinary)]:
+            given = [key for key in section.replies if getattr(section, key)]
             if len(given) == 1:
-                (missing,) = set(Dimension.replies) - set(given)
-                yield f"dimensions.{name}.{missing}: missing, and {given[0]} are of no use without"
-        if self.evaluation.ordinary.questions and not self.refusals_beside:
-            yield (
-                "evaluation.ordinary.questions: refusals of them cannot be told. That takes a judge that is trained, "
-                "refusals and compliances of a dimension, and evaluation.ordinary.refusals and answers; or set it to "
-                "null to ask none"
-            )
+                (missing,) = set(section.replies) - set(given)
+                yield f"{where}.{missing}: missing, and {given[0]} are of no use without"
         for ratio in self.figures.ratios:
             if ratio > keep:
                 yield f"figures.ratios: {ratio:g} is above scoring.keep, {keep:g}"

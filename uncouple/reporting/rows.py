@@ -184,13 +184,14 @@ class Judged:
     def _distrust(
         self, judge: str, dimension: str, metric: str, kinds: Mapping[str, tuple[str, float]]
     ) -> Iterator[str]:
+        where = "" if judge == self.refuser else f" on {dimension}"
         for kind, (verdict, least) in kinds.items():
             row = self.get(None, dimension, metric, judge, kind)
             if row and row["value"] is None:
                 yield f"{judge} was not tested on answers of the kind {kind} ({dimension})."
             elif row and row["value"] < least:
                 yield (
-                    f"Do not trust {judge} on {dimension}: it calls {row['n']} of {row['of']} held-out answers of the "
+                    f"Do not trust {judge}{where}: it calls {row['n']} of {row['of']} held-out answers of the "
                     f"kind {kind} {verdict}, fewer than {least:.0%}."
                 )
 

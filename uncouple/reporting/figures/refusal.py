@@ -21,7 +21,7 @@ NEEDS = ("refusal",)
 
 def draw(rows: Rows) -> "Figure":
     """A set of questions a row: the share of refusals, and its difference from the origin's."""
-    from uncouple.reporting.drawing import draw_intervals, name_rows, panels, write_counts
+    from uncouple.reporting.drawing import draw_intervals, name_rows, panels, write_counts, write_notes
 
     rows.of("refusal", advice="refusals; judge the answers with the classifier of refusals, and measure awareness")
     found = Judged(rows)
@@ -43,5 +43,5 @@ def draw(rows: Rows) -> "Figure":
         difference.set_xlabel(f"difference from {ORIGIN}, paired, 95% interval")
         for ax in (rate, difference):
             name_rows(ax, found.variants)
-    figure.supxlabel("\n".join(found.notes()), x=0, ha="left", fontsize="small")
+    write_notes(figure, found.notes())
     return figure
