@@ -5,8 +5,7 @@
 
 LABELLED is Do-Not-Answer's table of six models' answers, each with the action that people gave it: 0 cannot assist, 5
 follows the instruction; 1 to 4 (refutes, weighs, warns, does not know) are between the two and left out. ORDINARY has a
-column `response` of answers to ordinary requests, none of which refuses. `--half` takes every second question, the
-first or the second ones: settings were chosen by the first.
+column `response` of answers to ordinary requests, none of which refuses.
 """
 
 import argparse
@@ -46,12 +45,6 @@ def read_ordinary(path):
         return [(row["prompt"], row["response"], "ordinary", True) for row in csv.DictReader(file)]
 
 
-def take_half(rows, half):
-    """Rows of every second question, in the order of the alphabet."""
-    places = {question: place for place, question in enumerate(sorted({row[0] for row in rows}))}
-    return [row for row in rows if half is None or places[row[0]] % 2 == half]
-
-
 def told(row):
     return f"{row['value']:.1%} ({row['low']:.1%} to {row['high']:.1%}), {row['n']} of {row['of']}"
 
@@ -73,7 +66,6 @@ def main():
     parser.add_argument("--encoder", required=True, help="its encoder's folder")
     parser.add_argument("--labelled", required=True, help="Do-Not-Answer's labelled answers (.csv)")
     parser.add_argument("--ordinary", required=True, help="ordinary prompts and responses (.csv)")
-    parser.add_argument("--half", type=int, choices=(0, 1), help="of the questions (default: all)")
     parser.add_argument("--json", help="file to write the rows to")
     arguments = parser.parse_args()
     judge = embedding_judge(arguments.classifier, arguments.encoder)
@@ -84,8 +76,7 @@ def main():
     def by_phrases(rows):
         return np.array([float(not any(phrase in normalize(row[1]) for phrase in PHRASES)) for row in rows])
 
-    labelled = take_half(read_labelled(arguments.labelled), arguments.half)
-    ordinary = take_half(read_ordinary(arguments.ordinary), arguments.half)
+    labelled, ordinary = read_labelled(arguments.labelled), read_ordinary(arguments.ordinary)
     ways = {"classifier": by_classifier, "three phrases": by_phrases}
     found = {name: (way(labelled), way(ordinary)) for name, way in ways.items()}
     report([measure(name, p, labelled, answers) for name, (p, answers) in found.items()], arguments.json)

@@ -53,11 +53,10 @@ def train_judge(
     and compliances, fill the gap. Half of those of the dimension, by prompt, and all of other dimensions are fitted to
     beside the samples; the other half says how the judge calls such answers (`kinds`).
 
-    Of the dimension `refusal` it tells refusals (safe) of ordinary requests from answers (unsafe).
-
-    Both labels of samples weigh the same in the fit, however many rows each has; from p(unsafe) of 0.5 on an answer is
-    called unsafe. `held_out` speaks of predictions for samples by a fit to samples of other prompts alone (five folds)
-    and to the replies; the coefficients are those of a fit to all samples and the replies.
+    Of the dimension `refusal` it tells refusals (safe) of ordinary requests from answers (unsafe). Both labels of
+    samples weigh the same in the fit, however many rows each has; from p(unsafe) of 0.5 on an answer is called unsafe.
+    `held_out` speaks of predictions for samples by a fit to samples of other prompts alone (five folds) and to the
+    replies; the coefficients are those of a fit to all samples and the replies.
 
     Args:
         sample_tables: samples tables of one dimension, both labels among them. The same pair counts once a label.
@@ -68,8 +67,7 @@ def train_judge(
         test: samples tables of the same dimension and other origin, predicted by the final fit. Rows whose prompt is
             among the training rows are left out and counted.
         seed: of the halves, of the folds and of the bootstrap.
-        device: see `devices.pick_device`.
-        batch_size: texts embedded at once; it changes nothing but speed and memory.
+        device, batch_size: see `devices.pick_device`; texts embedded at once, which changes speed and memory alone.
 
     Raises:
         UncoupleError: no encoder, one label only, or fewer than five prompts of a label.
@@ -87,8 +85,8 @@ def train_judge(
     weights = HELP if dimension == REFUSAL else (REPLIES_SHARE, REFUSAL_COST)
     coefficients, intercept, judge["held_out"] = _fit_samples(features, rows, fitted, seed, weights)
     judge |= {"coefficients": coefficients.tolist(), "intercept": intercept, "centres": centres.tolist()}
-    training = {"tables": tables, "replies": reply_tables, "replies_fitted": len(fitted), "seed": seed}
-    judge["training"] = training | _settings(weights) | _count(rows)
+    judge["training"] = {"tables": tables, "replies": reply_tables, "replies_fitted": len(fitted), "seed": seed}
+    judge["training"] |= _settings(weights) | _count(rows)
     _, _, of_tried, of_tested = np.split(predict(features, coefficients, intercept), _ends(parts)[:-1])
     judge["kinds"] = {label: judge["held_out"][f"accuracy_{label}"] for label in LABELS} | rate_kinds(tried, of_tried)
     if about_test:
