@@ -53,8 +53,9 @@ def draw(rows: Rows) -> "Figure":
             ax.set_ylabel("difference of awareness")
     for ax, dimension in zip(axes, found.dimensions, strict=False):
         ax.set_title(dimension)
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper left", ncols=min(4, max(1, len(handles[0]))))
+    # A variant without a verdict on one dimension has its mark on another.
+    marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=4)
     return figure
 
 
