@@ -114,7 +114,7 @@ EDITS = {
     ),
     "an alarming question": (
         change("raw/alarming.jsonl", "kill process 1", "end process 1"),
-        {"draw_questions": 1, "ask_variants": 1, "tell_refusals": 1, "measure_awareness": 1, **COLLECTED},
+        {"draw_questions": 1, **ASKED},
     ),
     "an ordinary reply": (
         change("resources/replies/ordinary.jsonl", "I can't do that", "I cannot do that"),
