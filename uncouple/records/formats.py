@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # What a file says of itself, and a row of a table.
 Record = dict[str, Any]
 LABELS = ("safe", "unsafe")
-CALLS = (*LABELS, "none")
+CALLS = (*LABELS, "refusal", "answer", "none")
 # The columns of a metrics table that say whose row it is, and together name it.
 METRIC_KEYS = ("model", "variant", "dimension", "metric", "judge", "task", "layer", "item")
 
@@ -197,7 +197,7 @@ REPLIES = Format("replies", version=2, columns={"tokens": "tokens", "sure": "boo
 VERDICTS = Format(
     "verdicts",
     version=3,
-    keys=(*ASKED_KEYS, "judge", "identity", "judge_kinds"),
+    keys=(*ASKED_KEYS, "judge", "calls", "identity", "judge_kinds"),
     columns=_TEXTS
     | {"verdict": "string", "p_unsafe": "float32?"}
     | dict.fromkeys(("empty", "degenerate", "truncated", "thinking"), "bool"),

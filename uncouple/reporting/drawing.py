@@ -1,5 +1,6 @@
 """How figures are drawn and saved. Colours, sizes and fonts are the style file's."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -136,6 +137,13 @@ def write_counts(
     for place, row in shown:
         told = tell(row) if row["value"] is not None else missing
         ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+
+
+def write_notes(figure: Figure, notes: Iterable[str]) -> None:
+    """Sentences below a figure, in lines that are no wider than it."""
+    width = int(15 * figure.get_figwidth())
+    lines = [line for note in notes for line in textwrap.wrap(note, width)]
+    figure.supxlabel("\n".join(lines), x=0, ha="left", fontsize="small")
 
 
 def name_rows(ax: Axes, names: Sequence[str], percent: bool = True) -> None:

@@ -8,6 +8,7 @@ well: the table of choices shows what the value that one half of the questions p
 
 from typing import TYPE_CHECKING, Any
 
+from uncouple.evaluation.options import ORDINARY
 from uncouple.reporting.rows import Judged, Row, Rows, ordered
 from uncouple.variants.kinds import ORIGIN
 
@@ -35,11 +36,9 @@ def draw(rows: Rows, swept: list[Row]) -> "Figure":
     found = Judged(rows)
     judge = found.judges[0]
     shown = [(f"awareness of {d}, less the {ORIGIN}'s", d, "difference", judge) for d in found.dimensions]
-    refusals = rows.of("refusal_difference")
+    refusers = ordered(r["judge"] for r in rows.of("refusal_difference") if r["dimension"] == ORDINARY)
     shown += [
-        (f"refusals ({row['dimension']}), less the {ORIGIN}'s", row["dimension"], row["metric"], row["judge"])
-        for row in {(r["dimension"], r["judge"]): r for r in refusals}.values()
-        if row["dimension"] not in found.dimensions
+        (f"refusals of ordinary questions, less the {ORIGIN}'s", ORDINARY, "refusal_difference", by) for by in refusers
     ]
     shown += [("divergence, nats a token", "general", "divergence", None)] * bool(rows.of("divergence"))
     shown += [("perplexity", "general", "perplexity", None)] * bool(rows.of("perplexity"))
