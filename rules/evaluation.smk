@@ -3,6 +3,7 @@
 
 localrules:
     measure_awareness,
+    measure_choice,
     measure_language,
     collect_metrics,
 
@@ -143,6 +144,28 @@ rule measure_awareness:
         code=code_of("measure", "awareness"),
     shell:
         "python -m uncouple measure awareness {input:q}" " {params.options}" " --output {output:q}" " > {log:q} 2>&1"
+
+
+rule measure_choice:
+    input:
+        verdicts=all_verdicts,
+        sweeps=PATHS.sweeps(),
+    output:
+        PATHS.metrics("choice"),
+    log:
+        PATHS.log(PATHS.metrics("choice")),
+    conda:
+        "../envs/tables.yaml"
+    params:
+        order=all_verdicts,
+        options=lambda wildcards: flags(min_judged=EVALUATION.min_judged),
+        code=code_of("measure", "choice"),
+    shell:
+        "python -m uncouple measure choice {input.verdicts:q}"
+        " --sweeps {input.sweeps:q}"
+        " {params.options}"
+        " --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule measure_language:

@@ -46,7 +46,7 @@ def test_the_parts_that_there_are():
         *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "placement"),
         *("price", "refusal", "sweep"),
     ]
-    assert part_names("tables") == ["examples", "published", "selections", "summary"]
+    assert part_names("tables") == ["choices", "examples", "published", "selections", "summary"]
 
 
 PARTS = [find_figure(name) for name in part_names("figures")] + [find_table(name) for name in part_names("tables")]
@@ -74,7 +74,7 @@ def test_the_rules_ask_without_anything_heavy():
 def test_a_part_that_is_not_there_is_told():
     with pytest.raises(UncoupleError, match="'nothing' is none of the figures. Use one of ability, "):
         draw_figures(["nothing"], [], ["a.png"], style=STYLE)
-    with pytest.raises(UncoupleError, match="'nothing' is none of the tables. Use one of examples, "):
+    with pytest.raises(UncoupleError, match="'nothing' is none of the tables. Use one of choices, "):
         write_tables(["nothing"], [], ["a.md"], model="m")
 
 

@@ -1,7 +1,8 @@
 """Count into tidy tables: what the verdicts come to, compared with the origin's (awareness); how often phrases
 occur in answers (language); several metrics tables as one (collect); which matrices the masks' weights are in
 (placement); how many weights each selection takes as the ratio grows (coupling); which variants are alike but for one
-key (sweeps), and how far their masks take the same weights (stability).
+key (sweeps), which of them one half of the questions picks (choice), and how far their masks take the same weights
+(stability).
 
 examples:
   python -m uncouple measure awareness verdicts-*.parquet --output metrics.parquet
@@ -104,6 +105,19 @@ def run_sweeps(a: Namespace) -> None:
     write_sweeps([Sweep(key, series, dict(map(key_value, values))) for key, series, *values in a.sweep], a.output)
 
 
+def add_choice(sub: ArgumentParser) -> None:
+    sub.add_argument("verdicts", nargs="+", help="files of verdicts")
+    sub.add_argument("--sweeps", required=True, help="which variants make a sweep (measure sweeps)")
+    add_options(sub, Counting)
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_choice(a: Namespace) -> None:
+    from uncouple.evaluation.choice import measure_choice
+
+    measure_choice(a.verdicts, a.sweeps, a.output, min_judged=from_flags(Counting, a).min_judged)
+
+
 def add_stability(sub: ArgumentParser) -> None:
     sub.add_argument("masks", nargs="+", help="masks")
     sub.add_argument("--sweeps", required=True, help="which variants make a sweep (measure sweeps)")
@@ -137,6 +151,7 @@ WHAT = {
     "collect": (add_collect, run_collect, "several metrics tables as one"),
     "placement": (add_placement, run_placement, "suppressed weights by layer and module"),
     "sweeps": (add_sweeps, run_sweeps, "which variants are alike but for one key"),
+    "choice": (add_choice, run_choice, "which value of a sweep half the questions pick, on the other half"),
     "stability": (add_stability, run_stability, "weights that the masks of a sweep share"),
     "coupling": (add_coupling, run_coupling, "weights that each selection takes, by ratio"),
 }

@@ -69,7 +69,7 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
         UncoupleError: a file is broken, two variants answered different questions, a noise has the origin's batches, or
             a judge gives too few verdicts.
     """
-    files, records = _read_verdicts(verdict_paths, min_judged)
+    files, records = read_verdicts(verdict_paths, min_judged)
     count, refusers = len(files), told_by(records)
     told = _agreement_rows(files, refusers) + _kind_rows(records, refusers)
     pool_ordinary(files, records)
@@ -81,7 +81,7 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
         found = _count(verdicts, counted, judge)
         before = files.get((model, ORIGIN, dimension, judge))
         if before and variant != ORIGIN:
-            found |= {(metric, judge): row for metric, row in _compare(before, verdicts, counted).items()}
+            found |= {(metric, judge): row for metric, row in compare(before, verdicts, counted).items()}
         rows |= {(model, variant, dimension, *what): row for what, row in found.items()}
     rows |= _holm_rows(rows, noises)
     rows |= _effect_rows(rows, noises) | _detectable_rows(rows, noises)
@@ -114,9 +114,7 @@ def _named(key: tuple[str | None, ...]) -> dict[str, str | None]:
     return dict(zip(("model", "variant", "dimension", "metric", "judge"), key, strict=True))
 
 
-def _read_verdicts(
-    paths: Iterable[Path], min_judged: float
-) -> tuple[dict[Whose, Columns], dict[Whose, dict[str, Any]]]:
+def read_verdicts(paths: Iterable[Path], min_judged: float) -> tuple[dict[Whose, Columns], dict[Whose, dict[str, Any]]]:
     """(columns, records) of all files, each a dict by model, variant, dimension and judge."""
     files: dict[Whose, Columns] = {}
     records: dict[Whose, dict[str, Any]] = {}
@@ -172,7 +170,7 @@ def _find_noises(records: Mapping[Whose, dict[str, Any]]) -> Noises:
     return noises
 
 
-def _compare(before: Columns, after: Columns, counted: str) -> dict[str, Numbers]:
+def compare(before: Columns, after: Columns, counted: str) -> dict[str, Numbers]:
     """Rows of a variant against the origin: paired by question, where both have a verdict; see `_count`."""
     verdicts = dict(zip(after["id"], after["verdict"], strict=True))
     # Of both sets of ordinary questions a variant may have been asked one.

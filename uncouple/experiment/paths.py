@@ -260,6 +260,7 @@ class Paths:
         experiment = self.experiment
         parts = ["awareness", *(["language"] if experiment.counted else [])]
         parts += ["stability"] if experiment.stable else []
+        parts += ["choice"] if experiment.sweeps else []
         measured = [key for key in ("perplexity", "divergence", "ability") if key in experiment.measured]
         for name, variant in experiment.variants.items():
             if not variant.is_noise:

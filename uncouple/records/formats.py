@@ -226,6 +226,7 @@ METRICS = Format(
         "metrics/*/awareness.parquet",
         "metrics/*/language.parquet",
         "metrics/*/stability.parquet",
+        "metrics/*/choice.parquet",
         "metrics/*/metrics.parquet",
         "checkpoints/*/*/uncouple/curve.parquet",
     ),
