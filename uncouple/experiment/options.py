@@ -270,6 +270,7 @@ class Experiment(Section):
             "placement": self.masked,
             "coupling": self.masked,
             "sweeps": self.sweeps,
+            "pairs": len(self.dimensions) > 1,
             "refusal": self.ordinary,
             "judges": self.trained,
             # Without this judge nothing of ours is measured as theirs was.

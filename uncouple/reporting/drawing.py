@@ -130,6 +130,36 @@ def draw_intervals(
         label = None
 
 
+def draw_cross(
+    ax: Axes,
+    across: Row | None,
+    up: Row | None,
+    color: str,
+    label: str,
+    *,
+    start: Sequence[float] = (),
+    marker: str = "o",
+    filled: bool = True,
+) -> None:
+    """A mark where two rows cross, with the intervals of both; nothing where one is missing or has no value.
+
+    Args:
+        start: where an arrow to it begins; without two numbers there is none.
+    """
+    if not (across and up) or across["value"] is None or up["value"] is None:
+        return
+    errors = [
+        None if row["low"] is None else [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
+        for row in (across, up)
+    ]
+    place = across["value"], up["value"]
+    if len(start) == 2:
+        ax.annotate("", place, tuple(start), arrowprops={"arrowstyle": "->", "color": color, "alpha": 0.5})
+    face = color if filled else "white"
+    style = {"fmt": marker, "color": color, "markerfacecolor": face, "linewidth": 1, "label": label}
+    ax.errorbar(*place, xerr=errors[0], yerr=errors[1], **style)
+
+
 def write_counts(
     ax: Axes, shown: Iterable[tuple[float, Row]], tell: Callable[[Row], str], missing: str = "none judged"
 ) -> None:

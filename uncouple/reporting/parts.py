@@ -56,8 +56,8 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     Args:
         part: see `find_figure` and `find_table`.
         measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
-            `perplexity`, `divergence`, `ability`, `hsic`, `placement`, `coupling`, `sweeps`, `judges` that are trained,
-            `paper` where a judge is that of published figures.
+            `perplexity`, `divergence`, `refusal`, `ability`, `hsic`, `placement`, `coupling`, `sweeps`, `pairs` of
+            dimensions, `judges` that are trained, `paper` where a judge is that of published figures.
     """
     return not set(part.NEEDS).isdisjoint(measured)
 

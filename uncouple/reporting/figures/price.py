@@ -60,24 +60,10 @@ def draw(rows: Rows) -> "Figure":
 
 
 def _draw_variant(ax: "Axes", found: Judged, name: str, dimension: str, price: Row | None, color: str) -> None:
+    from uncouple.reporting.drawing import draw_cross
+
     judge = found.judges[0]
     gain, only = (found.get(name, dimension, metric, judge) for metric in ("difference", "only_refuses"))
-    if not (gain and price) or gain["value"] is None or price["value"] is None:
-        return
-    x, y = price["value"], gain["value"]
-    errors = [
-        None if r["low"] is None else [[max(0, r["value"] - r["low"])], [max(0, r["high"] - r["value"])]]
-        for r in (price, gain)
-    ]
-    ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": color, "alpha": 0.5})
-    ax.errorbar(
-        x,
-        y,
-        xerr=errors[0],
-        yerr=errors[1],
-        fmt="s" if only and only["value"] else "o",
-        color=color,
-        markerfacecolor=color if found.is_effect(name, dimension, judge) else "white",
-        linewidth=1,
-        label=name,
-    )
+    marker = "s" if only and only["value"] else "o"
+    filled = found.is_effect(name, dimension, judge)
+    draw_cross(ax, price, gain, color, name, start=(0, 0), marker=marker, filled=filled)
