@@ -4,7 +4,7 @@ import pytest
 from safetensors.torch import load_file
 
 from uncouple.models.folders import model_record
-from uncouple.records.files import read_table
+from uncouple.records.files import read_any, read_table
 from uncouple.records.formats import ANSWERS, MASK, METRICS
 from uncouple.records.verify import verify_paths
 
@@ -14,6 +14,7 @@ CHAIN = {
     "fft": TUNE | {"method": "fft", "rate": 1.0e-3},
     "reft": TUNE | {"method": "reft", "rank": 2},
     "mixed": TUNE | {"method": "lora", "rank": 2, "learn_from": ["general", "privacy"], "shares": [0.4, 0.6], "n": 3},
+    "few": SUPPRESS | {"select": "union"},
     "both": SUPPRESS | {"of": "fft"},
     "later": TUNE | {"method": "dora", "rank": 2, "of": "spin"},
 }
@@ -56,7 +57,9 @@ def test_each_is_made_measured_and_compared(chained):
     divergence = {row["variant"]: row["value"] for row in rows if row["metric"] == "divergence"}
     assert divergence["origin"] == 0
     assert all(divergence[variant] > 0 for variant in CHAIN)
-    assert verify_paths([results], model_record)[1] == []
+    checked, faults = verify_paths([results], model_record)
+    assert faults == []
+    assert {"tuning", "adapter", "sweeps"} <= {read_any(path)[1]["kind"] for path in checked}
     assert chained.stale() == {}
 
 
@@ -64,7 +67,7 @@ def test_an_edit_of_a_variant_reaches_what_is_made_from_it_and_no_others(chained
     plan = chained.stale()
     assert plan["tune_model"] == 3
     assert plan["tune_adapter"] == 1
-    for gone in ("mixed", "later", "reft"):
+    for gone in ("few", "mixed", "later", "reft"):
         chained.config["variants"].pop(gone)
     plan = chained.stale()
     # The scores of `both` are of the tuned model, shard by shard; those of the origin are there.
@@ -73,10 +76,10 @@ def test_an_edit_of_a_variant_reaches_what_is_made_from_it_and_no_others(chained
 
 
 def test_what_is_suppressed_of_a_tuned_model_keeps_its_other_weights(chained):
-    for gone in ("mixed", "later", "reft"):
+    for gone in ("few", "mixed", "later", "reft"):
         chained.config["variants"].pop(gone)
     chained.config["variants"]["both"]["checkpoint"] = True
-    chained.snakemake("results/checkpoints/tiny/both/uncouple.json")
+    chained.snakemake("--", "results/checkpoints/tiny/both/uncouple.json")
     tuned, both = (
         load_file(chained.folder / f"results/checkpoints/tiny/{v}/model.safetensors") for v in ("fft", "both")
     )

@@ -254,7 +254,7 @@ DAMAGE = {
     "another label": (SAMPLES, set_first(label="unsure"), "row 0: label is none of safe, unsafe"),
     "another dimension": (SAMPLES, set_first(dimension="x"), "row 0: dimension is not that of the record, 'privacy'"),
     "an answer's length": (ANSWERED, set_first(tokens=-1), "row 0: tokens is not within 0 and inf"),
-    "a verdict": (JUDGED, set_first(verdict="maybe"), "row 0: verdict is none of safe, unsafe, none"),
+    "a verdict": (JUDGED, set_first(verdict="maybe"), "row 0: verdict is none of safe, unsafe, refusal, answer, none"),
     "a probability": (JUDGED, set_first(p_unsafe=1.5), "row 0: p_unsafe is not within 0 and 1 (it is 1.5)"),
     "a verdict on nothing": (JUDGED, set_first(empty=True), "on an answer that is marked empty"),
     "an interval": (METRICS, set_first(low=0.9, value=0.5, high=1.0), "low <= value <= high does not hold"),

@@ -309,12 +309,7 @@ def read_tensors(path: Pathlike, form: Format) -> "tuple[dict[str, Tensor], Reco
     from safetensors.torch import load
 
     data = read_sealed(path, form.kind)
-    # Eight bytes say how long the header is, which is JSON; of another kind of file they say anything.
-    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-    try:
-        record: Record = json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
-    except (ValueError, KeyError):
-        raise UncoupleError(f"{path}: a file of kind `{form.kind}` was expected, and this is none.") from None
+    record = _parse_header(path, form.kind, data)
     _check_record(path, record, form)
     return load(data), record
 
@@ -331,6 +326,8 @@ def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
     data = read_sealed(path)
     if data.startswith(PARQUET_ENDS):
         table, record = _parse_table(data)
+    elif Path(path).suffix == ".safetensors":
+        table, record = None, _parse_header(path, "file", data)
     else:
         table, record = None, _parse_record(path, "file", data)
     form = FORMATS.get(str(record.get("kind")))
@@ -348,6 +345,17 @@ def _parse_table(data: bytes) -> "tuple[pa.Table, Record]":
 
     table = pq.ParquetFile(pa.BufferReader(data)).read()
     return table, json.loads(table.schema.metadata[METADATA_KEY])
+
+
+def _parse_header(path: Pathlike, kind: str, data: bytes) -> Record:
+    """The record in the header of safetensors."""
+    # Eight bytes say how long the header is, which is JSON; of another kind of file they say anything.
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    try:
+        record: Record = json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
+    except (ValueError, KeyError):
+        raise UncoupleError(f"{path}: a file of kind `{kind}` was expected, and this is none.") from None
+    return record
 
 
 def _parse_record(path: Pathlike, kind: str, data: bytes) -> Record:

@@ -295,7 +295,12 @@ TUNING = Format(
 )
 
 # What moves a model's hidden states: safetensors, with its record in the metadata; see `variants.reft`.
-ADAPTER = Format("adapter", version=1, keys=(*_TUNED_KEYS, "positions"))
+ADAPTER = Format(
+    "adapter",
+    version=1,
+    keys=(*_TUNED_KEYS, "positions"),
+    places=("checkpoints/{model[name]}/{variant}/adapter.safetensors",),
+)
 
 # A trained judge of one dimension, with how good it is; see `judges.training`.
 JUDGE = Format(

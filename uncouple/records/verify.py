@@ -89,7 +89,7 @@ def verify_paths(paths: Iterable[Path], check_model: Callable[[Path], Any]) -> t
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Tables and records in a folder, at any depth; of a model's own JSON files its record speaks."""
+    """Tables, records and adapters in a folder, at any depth; of a model's own files its record speaks."""
     entries = sorted(folder.iterdir())
     is_model = (folder / MODEL_RECORD).is_file()
     for path in entries:
@@ -103,7 +103,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield from (file for file in sorted(path.iterdir()) if file.suffix in (".json", ".parquet"))
         elif path.is_dir():
             yield from _files(path)
-        elif path.suffix == ".parquet" or (path.suffix == ".json" and not is_model):
+        elif path.suffix == ".parquet" or (path.suffix in (".json", ".safetensors") and not is_model):
             yield path
 
 
