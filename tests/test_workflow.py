@@ -156,6 +156,7 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     clone.config["general"]["where"] = {"prompt": ODD}
     clone.config["general"]["columns"] = {"prompt": ["prompt", ODD]}
     clone.config["models"]["tiny"]["template_options"] = {"enable_thinking": ODD}
+    clone.config["variants"]["tuned"] = {"kind": "tune", "method": "fft", "learn_from": ["privacy"], "n": 3}
     # Were such a folder let through, the commands would still hold.
     clone.edit("uncouple/experiment/options.py", "^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$", ".")
     clone.config["results"] = ODD
