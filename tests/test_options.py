@@ -47,11 +47,14 @@ PATTERNED = {
 }
 
 
+BOUNDS = ("gt", "ge", "le", "min_length", "max_length")
+
+
 def values_of(annotation, name):
     """A strategy of values of a type."""
     found = []
     for base, marks in alternatives(annotation):
-        bounds = {key: getattr(mark, key) for mark in marks for key in ("gt", "ge", "le") if hasattr(mark, key)}
+        bounds = {key: getattr(mark, key) for mark in marks for key in BOUNDS if hasattr(mark, key)}
         origin = getattr(base, "__origin__", base)
         if names := names_of(base, marks):
             found.append(st.sampled_from(names))
@@ -62,7 +65,8 @@ def values_of(annotation, name):
         elif base is float:
             found.append(st.floats(bounds["gt"], bounds.get("le", 10.0), exclude_min=True))
         elif origin is list:
-            found.append(st.lists(values_of(base.__args__[0], name), min_size=2, max_size=4, unique=True))
+            sizes = {"min_size": max(2, bounds.get("min_length", 2)), "max_size": bounds.get("max_length", 4)}
+            found.append(st.lists(values_of(base.__args__[0], name), unique=True, **sizes))
         elif origin is dict:
             found.append(st.dictionaries(TEXTS, SCALARS, max_size=3))
         elif isinstance(base, type) and issubclass(base, Section):
@@ -105,9 +109,12 @@ def test_flags_read_back_as_the_section(section, data):
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_no_flag_is_the_default(section):
     made = next(iter(section.places), None)
-    given = {"layers": 2} if "layers" in section.model_fields else {}
+    needed = {"layers": (2, ["--layers", "2"]), "method": ("fft", ["--method", "fft"])}
+    needed |= {"learn_from": (["privacy"], ["--learn-from", "privacy"])}
+    required = [name for name, field in section.model_fields.items() if field.is_required() and name in needed]
+    given = {name: needed[name][0] for name in required}
     flags = [f"--{made}", PATTERNED[made]] if made else []
-    flags += ["--layers", "2"] if given else []
+    flags += [word for name in given for word in needed[name][1]]
     fixed = {"tasks": {"boolq": "hub"}} if "tasks" in section.model_fields else {}
     assert parse(section, flags, **fixed) == section(**{made: PATTERNED[made]} if made else {}, **given, **fixed)
 

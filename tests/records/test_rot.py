@@ -25,12 +25,14 @@ from uncouple.models import fingerprints as records
 from uncouple.models.fetch import fetch_model
 from uncouple.models.fingerprints import HASHES_NAME
 from uncouple.models.folders import model_record
-from uncouple.records.files import read_json, read_record, read_table
-from uncouple.records.formats import CHECKPOINT, FORMATS
+from uncouple.records.files import read_json, read_record, read_table, read_tensors
+from uncouple.records.formats import ADAPTER, CHECKPOINT, FORMATS
 from uncouple.records.store import Store
 from uncouple.selection.options import Selection
 from uncouple.selection.placement import measure_placement
 from uncouple.selection.select import count_selected, make_mask
+from uncouple.tuning.options import Tuning
+from uncouple.tuning.tune import tune_model
 from uncouple.variants.checkpoints import apply_mask, restore_base
 
 SCORING = {"first": 0, "last": None, "module": "mlp", "prompt": "chat", "keep": 0.05, "batch_tokens": 300}
@@ -67,6 +69,11 @@ def run(tmp_path_factory, model_folder, encoder):
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
     write_sweeps([Sweep("n", "", {"a": 1, "b": 2})], folder / "s.sweeps")
+    options = Tuning(method="reft", epochs=1, batch_size=64)
+    tune_model(base, [folder / "privacy.samples"], folder / "tuned", options, device="cpu")
+    shutil.move(folder / "tuned/adapter.safetensors", folder / "t.adapter")
+    shutil.move(folder / "tuned/uncouple/config.json", folder / "t.tuning")
+    shutil.rmtree(folder / "tuned")
     count_selected(base, shards, folder / "c.coupling", SELECTION, ratios=[0.01, 0.05])
     make_samples(source, "privacy", "unsafe", None, 0, folder / "unsafe.samples")
     train_judge([folder / "privacy.samples", folder / "unsafe.samples"], encoder, folder / "j.judge")
@@ -83,6 +90,12 @@ def read_restored(checkpoint):
         shutil.rmtree(again, ignore_errors=True)
 
 
+def read_plain(path):
+    """The tensors of an adapter as lists, and its record."""
+    tensors, record = read_tensors(path, ADAPTER)
+    return [{name: values.tolist() for name, values in tensors.items()}, record]
+
+
 def readers(folder):
     """dict of each file of a run that is not empty to a function that gives what is read of it."""
     found = {}
@@ -96,6 +109,8 @@ def readers(folder):
             found[path] = lambda path=path: read_record(path, CHECKPOINT)
         elif top == "checkpoint":
             found[path] = lambda: read_restored(folder / "checkpoint")
+        elif path.suffix == ".adapter":
+            found[path] = lambda path=path: read_plain(path)
         else:
             form = FORMATS[path.suffix[1:].replace("-", " ")]
             read = read_table if form.columns else read_record

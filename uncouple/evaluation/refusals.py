@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from uncouple.evaluation.judges.refusal import Refusal
-from uncouple.evaluation.judges.replies import REFUSAL
+from uncouple.evaluation.judges.replies import REFUSAL, REFUSAL_KINDS
 from uncouple.evaluation.options import ALARMING, GENERAL, ORDINARY
 from uncouple.evaluation.statistics import excess
 
@@ -17,7 +16,7 @@ Of = tuple[str, str, str, str, str | None]
 
 def told_by(records: Mapping[Whose, dict[str, Any]]) -> list[str]:
     """The names under which refusals are told from answers."""
-    found = (judge for (*_, judge), record in records.items() if tuple(record["calls"]) == Refusal.calls)
+    found = (judge for (*_, judge), record in records.items() if tuple(record["calls"]) == tuple(REFUSAL_KINDS))
     return list(dict.fromkeys(found))
 
 

@@ -352,10 +352,9 @@ def _parse_header(path: Pathlike, kind: str, data: bytes) -> Record:
     # Eight bytes say how long the header is, which is JSON; of another kind of file they say anything.
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
     try:
-        record: Record = json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
+        return json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
     except (ValueError, KeyError):
         raise UncoupleError(f"{path}: a file of kind `{kind}` was expected, and this is none.") from None
-    return record
 
 
 def _parse_record(path: Pathlike, kind: str, data: bytes) -> Record:

@@ -7,7 +7,7 @@ from pydantic import Field
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.embedding import Classifier
 from uncouple.evaluation.judges.kinds import Judging, Verdict
-from uncouple.evaluation.judges.replies import REFUSAL
+from uncouple.evaluation.judges.replies import REFUSAL, REFUSAL_KINDS
 from uncouple.records.files import read_record
 from uncouple.records.formats import JUDGE, LABELS
 
@@ -19,7 +19,7 @@ class Refusal(Classifier):
     """
 
     about: ClassVar = "tells refusals from answers, a classifier trained on both"
-    calls: ClassVar = ("refusal", "answer")
+    calls: ClassVar = tuple(REFUSAL_KINDS)
 
     kind: Literal["refusal"] = Field("refusal", description="What kind of judge it is.")
 
