@@ -62,7 +62,7 @@ class JudgeKind(Section):
     about: ClassVar[str]
     inputs: ClassVar[dict[str, str]]
     # What it may call an answer; the first is what is counted.
-    calls: ClassVar[tuple[str, str]] = LABELS
+    calls: ClassVar[tuple[str, ...]] = LABELS
     # What each dimension must have for it.
     needs: ClassVar[tuple[str, ...]] = ()
     # Whether it runs a model, which is fetched, and whether that is an encoder.
