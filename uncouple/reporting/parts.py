@@ -1,6 +1,7 @@
 """What figures and tables there are, and which an experiment has. Light: the rules ask whenever Snakemake starts."""
 
 import inspect
+import string
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +64,18 @@ def parts(kind: str, measured: Iterable[str]) -> dict[str, ModuleType]:
     """
     find = {"figures": find_figure, "tables": find_table}[kind]
     return {name: part for name in part_names(kind) if is_wanted(part := find(name), measured)}
+
+
+def as_rst(text: str) -> str:
+    """A text of anybody's in a caption of the report: reStructuredText, which Snakemake takes for a template first.
+
+    Returns:
+        The text in one line, of which nothing is markup and nothing is run.
+    """
+    # Nothing that stands behind a backslash means anything, but a brace does to the template.
+    braces = {brace: f"{{{{ '{brace}' }}}}" for brace in "{}"}
+    marks = {mark: f"\\{braces.get(mark, mark)}" for mark in string.punctuation}
+    return "".join(marks.get(character, character) for character in " ".join(text.split()))
 
 
 def caption(part: ModuleType | type) -> str:

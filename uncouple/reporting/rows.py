@@ -144,10 +144,11 @@ class Judged:
             alike = len(set(sizes.values())) == 1
             said = ordered(size if alike else f"{size} ({dimension})" for dimension, size in sizes.items())
             told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(said)}.")
-        for judge in self.judges:
-            for dimension in self.dimensions:
-                told += self._distrust(judge, dimension)
-        return told
+        return told + [line for judge in self.judges for line in self.distrust(judge)]
+
+    def distrust(self, judge: str) -> list[str]:
+        """Why a judge is not to be trusted; nothing where it may be."""
+        return [line for dimension in self.dimensions for line in self._distrust(judge, dimension)]
 
     def _distrust(self, judge: str, dimension: str) -> Iterator[str]:
         for kind, (verdict, least) in KINDS.items():
