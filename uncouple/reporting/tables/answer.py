@@ -126,7 +126,7 @@ def _tell_power(facts: Facts, dimension: str) -> Iterator[str]:
 
 def _tell_advice(facts: Facts) -> Iterator[str]:
     if distrusted := [judge for judge in facts.found.judges if facts.found.distrust(judge)]:
-        yield f"Take a better judge than {listed(distrusted)}: what one that errs so often calls an effect need be none."
+        yield f"Take a better judge than {listed(distrusted)}: what it calls an effect need be none."
     for dimension in facts.found.dimensions:
         yield from _tell_questions(facts, dimension)
     chosen = [name for name in facts.compared if facts.mask(name) and not facts.is_control(name)]
