@@ -67,15 +67,13 @@ def parts(kind: str, measured: Iterable[str]) -> dict[str, ModuleType]:
 
 
 def as_rst(text: str) -> str:
-    """A text of anybody's in a caption of the report: reStructuredText, which Snakemake takes for a template first.
+    """A text of anybody's in a caption of the report, which is a template of Snakemake's and then reStructuredText.
 
     Returns:
-        The text in one line, of which nothing is markup and nothing is run.
+        The text in one line, of which nothing is markup: each mark stands behind a backslash, and no template begins
+        with one brace alone.
     """
-    # Nothing that stands behind a backslash means anything, but a brace does to the template.
-    braces = {brace: f"{{{{ '{brace}' }}}}" for brace in "{}"}
-    marks = {mark: f"\\{braces.get(mark, mark)}" for mark in string.punctuation}
-    return "".join(marks.get(character, character) for character in " ".join(text.split()))
+    return "".join(f"\\{c}" if c in string.punctuation else c for c in " ".join(text.split()))
 
 
 def caption(part: ModuleType | type) -> str:
