@@ -12,8 +12,8 @@ run: $(VENV)/run.ready
 	@$(MAKE) --no-print-directory results/report.html
 	@echo "Open results/report.html in a browser."
 
-# Drawn again when a figure or a caption is newer.
-results/report.html: $(wildcard results/figures/*/*.png) $(wildcard workflow/report/*.rst uncouple/reporting/*/*.py uncouple/evaluation/judges/*.py)
+# Made again when a figure, a table or a caption is newer.
+results/report.html: $(wildcard results/figures/*/*.png results/tables/*/*.html) $(wildcard workflow/report/*.rst uncouple/reporting/*/*.py uncouple/evaluation/judges/*.py)
 	$(BIN)/snakemake --cores 1 --report $@
 
 test: $(VENV)/test.ready

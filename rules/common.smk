@@ -1,5 +1,6 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import atexit
+import csv
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
 from uncouple.reporting.pages import FORMS
-from uncouple.reporting.parts import FIGURE_FORMS, caption, find_figure, parts
+from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
 from uncouple.tuning.options import Tuning
@@ -336,11 +337,24 @@ def caption_file(part):
     return str(path)
 
 
+def answer_of(model):
+    """What the report says first: the answers of a model, as far as they are written; see the table of that name."""
+    if not (path := Path(PATHS.table(model, "answer", "csv"))).exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    told = [f"**{as_rst(model)}**"]
+    for row in rows:
+        told += [f"*{as_rst(row['question'])}*"] + [f"- {as_rst(line)}" for line in row["answer"].splitlines()]
+    return told
+
+
 def report_file():
-    """The report's first words, and of each judge what its kind's docstring says."""
+    """The report's first words: the answers, how to read it, and of each judge what its kind's docstring says."""
     path = CAPTIONS / "workflow.rst"
     judges = {name: caption(type(EXPERIMENT.judges[name])) for name in EXPERIMENT.judging}
-    told = [(ROOT / "workflow/report/workflow.rst").read_text(encoding="utf-8")]
+    told = [line for model in EXPERIMENT.models for line in answer_of(model)]
+    told += [(ROOT / "workflow/report/workflow.rst").read_text(encoding="utf-8")]
     told += [f"The judge ``{name}``: {text}" for name, text in judges.items()]
     path.write_text("\n\n".join(told), encoding="utf-8")
     return str(path)

@@ -55,7 +55,7 @@ def test_it_makes_what_it_promises(finished):
     noise = [r for r in rows if r["variant"] == "noise" and r["metric"] == "difference"]
     assert {r["n"] for r in noise} == {0}
     assert {path.suffix for path in (results / "figures/judges").iterdir()} == {".png", ".svg", ".pdf"}
-    for name in ("examples", "selections", "summary"):
+    for name in ("answer", "examples", "selections", "summary"):
         forms = (results / "tables/tiny").glob(f"{name}.*")
         assert {path.suffix for path in forms} == {".md", ".html", ".tex", ".csv"}
     assert (results / "checkpoints/tiny/spin/uncouple/mask.parquet").exists()

@@ -18,6 +18,7 @@ from uncouple.evaluation.statistics import (
     difference_interval,
     exact_mcnemar,
     mean,
+    questions_needed,
     rate,
     t_quantile,
 )
@@ -267,6 +268,16 @@ def test_too_few_pairs_see_nothing():
     assert detectable(0, 5, 0.05) is None
     assert detectable(0, 6, 0.05) == pytest.approx(0.8 ** (1 / 6))
     assert detectable(0, 6, 0.05 / 2) is None
+
+
+@pytest.mark.parametrize(("difference", "share"), [(0.1, 0.1875), (-0.05, 0.3), (0.02, 0.05), (0.08, 0.08)])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 8])
+def test_the_questions_that_a_difference_needs_are_nearly_those_of_the_exact_test(difference, share, level):
+    """With so many questions the exact test finds nearly that difference, and not with half as many."""
+    needed = questions_needed(difference, share, level)
+    found = detectable(round(share * needed), needed, level)
+    assert 0.95 * abs(difference) <= found <= 1.2 * abs(difference)
+    assert detectable(round(share * needed / 2), needed // 2, level) > 1.2 * abs(difference)
 
 
 @pytest.mark.parametrize("of", [20, 64, 192])

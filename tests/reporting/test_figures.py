@@ -1,5 +1,7 @@
 """Figures come from tidy tables alone: the same table gives the same file, and what is missing is told."""
 
+import itertools
+
 import pytest
 from conftest import ROOT
 
@@ -8,6 +10,7 @@ from uncouple.evaluation.statistics import rate
 from uncouple.records.files import write_record, write_table
 from uncouple.records.formats import COUPLING, JUDGE, METRIC_KEYS, METRICS, PLACEMENT
 from uncouple.reporting.drawing import draw_figures
+from uncouple.reporting.figures.hsic import _dashes
 from uncouple.reporting.pages import write_tables
 from uncouple.reporting.parts import FIGURE_FORMS
 
@@ -311,3 +314,16 @@ def test_a_judges_figure_shows_what_it_is_worth(tmp_path):
 def test_a_figure_of_what_was_not_measured_is_refused(metrics, tmp_path, name):
     with pytest.raises(UncoupleError, match="metrics: no .* of 'm' in it"):
         draw(name, metrics, [tmp_path / "a.svg"])
+
+
+def test_lines_of_hsic_that_coincide_are_all_seen():
+    """Each of four takes a quarter of the way, and all of it is taken; one alone is whole."""
+    assert _dashes(1, 1) == {}
+    for lines in (2, 3, 4, 6):
+        taken = []
+        for turn in range(1, lines + 1):
+            offset, (on, off) = _dashes(turn, lines)["linestyle"]
+            assert on + off == 4 * min(lines, 4)
+            taken.append({(point - offset) % (on + off) for point in range(on)})
+        assert set.union(*taken) == set(range(4 * min(lines, 4)))
+        assert not any(a & b for a, b in itertools.combinations(taken[:4], 2))

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 
 import pytest
 from clone import Clone
@@ -13,7 +14,7 @@ from test_figures import STYLE, metrics_rows, write_metrics
 from uncouple.errors import UncoupleError
 from uncouple.reporting.drawing import draw_figures
 from uncouple.reporting.pages import write_tables
-from uncouple.reporting.parts import caption, find_figure, find_table, is_wanted, part_names
+from uncouple.reporting.parts import as_rst, caption, find_figure, find_table, is_wanted, part_names
 
 FIGURE = '''"""How many rows there are: a *new* figure."""
 
@@ -46,7 +47,7 @@ def test_the_parts_that_there_are():
         *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "placement"),
         *("price", "refusal", "sweep", "tradeoff"),
     ]
-    assert part_names("tables") == ["choices", "examples", "published", "selections", "summary"]
+    assert part_names("tables") == ["answer", "choices", "examples", "published", "selections", "summary"]
 
 
 PARTS = [find_figure(name) for name in part_names("figures")] + [find_table(name) for name in part_names("tables")]
@@ -59,6 +60,26 @@ def test_each_says_what_it_shows_and_needs(part):
     assert "{" not in caption(part)
     assert is_wanted(part, part.NEEDS[-1:])
     assert not is_wanted(part, ["something else"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`a`_ **b** |c| :math:`x` <https://example.org> \\ ``d`` a_ [1]_ *",
+        "{{ 7 * 7 }} {% if %} {# a #} }} '{'",
+        ".. raw:: html\n\n   <script>1</script>",
+        "- a\n- b\n\n====\n====\x85\u2028.. include:: /etc/passwd",
+    ],
+)
+def test_a_text_of_anybodys_is_no_markup_of_the_report(text):
+    """What Snakemake does with a caption: a template of Jinja's, then docutils."""
+    from docutils.core import publish_parts
+    from jinja2 import Environment
+
+    rendered = publish_parts(Environment().from_string(f"- {as_rst(text)}").render(), writer="html")["body"]
+    shown = re.fullmatch(r"<ul[^>]*>\n<li><p>([^<]*)</p></li>\n</ul>\n|<ul[^>]*>\n<li>([^<]*)</li>\n</ul>\n", rendered)
+    assert shown, rendered
+    assert unescape(shown[1] or shown[2]).split() == text.split()
 
 
 def test_the_rules_ask_without_anything_heavy():
@@ -74,7 +95,7 @@ def test_the_rules_ask_without_anything_heavy():
 def test_a_part_that_is_not_there_is_told():
     with pytest.raises(UncoupleError, match="'nothing' is none of the figures. Use one of ability, "):
         draw_figures(["nothing"], [], ["a.png"], style=STYLE)
-    with pytest.raises(UncoupleError, match="'nothing' is none of the tables. Use one of choices, "):
+    with pytest.raises(UncoupleError, match="'nothing' is none of the tables. Use one of answer, "):
         write_tables(["nothing"], [], ["a.md"], model="m")
 
 
@@ -116,7 +137,7 @@ def test_a_new_figure_and_a_new_table_are_one_file_each(tmp_path, model_folder, 
     assert "| 6 |" in (tmp_path / "extra.md").read_text()
     plan = clone.snakemake("--dry-run", "--printshellcmds")
     assert re.search(r"output: .*results/figures/tiny/extra\.png", plan)
-    assert re.search(r"uncouple tables examples extra selections summary --from ", plan)
+    assert re.search(r"uncouple tables answer examples extra selections summary --from ", plan)
     new = {p for p in package.rglob("*.py") if p not in before or p.read_bytes() != before[p]}
     assert sorted(f"{path.parent.name}/{path.name}" for path in new) == ["figures/extra.py", "tables/extra.py"]
     shutil.rmtree(clone.folder)

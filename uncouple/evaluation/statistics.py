@@ -63,6 +63,23 @@ def detectable(changed: int, of: int, level: float) -> float | None:
     return high
 
 
+def questions_needed(difference: float, share: float, level: float) -> int:
+    """About how many pairs McNemar's test needs to find a difference of two proportions with `POWER`.
+
+    By the normal approximation; the exact test needs a few more, see `detectable`.
+
+    Args:
+        difference: of the two proportions, not 0.
+        share: of the pairs that differ, no smaller than the difference.
+        level: below which p-value the test has found one.
+
+    Source: Connor 1987, Biometrics 43, 207-211.
+    """
+    level_z, power_z = (NormalDist().inv_cdf(p) for p in (1 - level / 2, POWER))
+    spread = level_z * math.sqrt(share) + power_z * math.sqrt(share - difference**2)
+    return math.ceil((spread / difference) ** 2)
+
+
 def _power(difference: float, share: float, of: int, level: float) -> float:
     """How often the exact McNemar test finds a difference, where such a share of pairs differs."""
     import numpy as np

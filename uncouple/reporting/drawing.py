@@ -82,20 +82,24 @@ def _save(figure: Figure, output: Path) -> None:
         figure.savefig(partial, format=suffix, metadata=dict.fromkeys(DATES.get(suffix, ())))
 
 
-def panels(columns: int = 1, heights: Sequence[float] | None = None, share: bool = True) -> tuple[Figure, list[Axes]]:
+def panels(
+    columns: int = 1, heights: Sequence[float] | None = None, share: bool = True, width: float | None = None
+) -> tuple[Figure, list[Axes]]:
     """A new figure and its axes, row by row.
 
     Args:
         columns: axes of a row.
         heights: of each row, in inches; one row of the style's height where it is left out.
         share: whether the axes of a row have one y axis.
+        width: of the figure, in inches; it is the style's for a column and less for each further one where it is left
+            out.
     """
-    width, height = plt.rcParams["figure.figsize"]
-    heights = heights or [height]
+    one, height = plt.rcParams["figure.figsize"]
+    heights, width = heights or [height], width or one * (1 + 0.7 * (columns - 1))
     figure, axes = plt.subplots(
         len(heights),
         columns,
-        figsize=(width * (1 + 0.7 * (columns - 1)), sum(heights)),
+        figsize=(width, sum(heights)),
         height_ratios=heights,
         sharey="row" if share else False,
         squeeze=False,
@@ -125,7 +129,9 @@ def draw_intervals(
         if row["low"] is not None:
             error = [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
         face = color if filled is None or filled[number] else "white"
-        ax.errorbar(row["value"], place, xerr=error, fmt=marker, color=color, markerfacecolor=face, label=label)
+        # A mark at the edge of what a share can be is a whole mark.
+        told = {"label": label, "clip_on": False, "zorder": 3}
+        ax.errorbar(row["value"], place, xerr=error, fmt=marker, color=color, markerfacecolor=face, **told)
         # One entry of the legend is enough.
         label = None
 
@@ -166,7 +172,7 @@ def write_counts(
     """A word beside each row, at (place, row)."""
     for place, row in shown:
         told = tell(row) if row["value"] is not None else missing
-        ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+        ax.annotate(told, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
 
 
 def write_notes(figure: Figure, notes: Iterable[str]) -> None:

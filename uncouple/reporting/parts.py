@@ -1,6 +1,7 @@
 """What figures and tables there are, and which an experiment has. Light: the rules ask whenever Snakemake starts."""
 
 import inspect
+import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +77,16 @@ def parts(kind: str, measured: Iterable[str], each: Mapping[str, Iterable[str]] 
         if is_wanted(part, measured)
         for which in ((each or {})[part.EACH] if hasattr(part, "EACH") else [""])
     }
+
+
+def as_rst(text: str) -> str:
+    """A text of anybody's in a caption of the report, which is a template of Snakemake's and then reStructuredText.
+
+    Returns:
+        The text in one line, of which nothing is markup: each mark stands behind a backslash, and no template begins
+        with one brace alone.
+    """
+    return "".join(f"\\{c}" if c in string.punctuation else c for c in " ".join(text.split()))
 
 
 def caption(part: ModuleType | type) -> str:

@@ -162,9 +162,7 @@ class Judged:
             alike = len(set(sizes.values())) == 1
             said = ordered(size if alike else f"{size} ({dimension})" for dimension, size in sizes.items())
             told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(said)}.")
-        for judge in self.judges:
-            for dimension in self.dimensions:
-                told += self._distrust(judge, dimension, "kind", KINDS)
+        told += [line for judge in self.judges for line in self.distrust(judge)]
         if self.refuser:
             # It is one for all sets.
             told += self._distrust(self.refuser, self.sets[0], "refusal_kind", REFUSAL_KINDS)
@@ -175,6 +173,10 @@ class Judged:
             for judge in self.judges
             if (row := self.get(variant, dimension, "only_refuses", judge)) and row["value"]
         ]
+
+    def distrust(self, judge: str) -> list[str]:
+        """Why a judge is not to be trusted; nothing where it may be."""
+        return [line for dimension in self.dimensions for line in self._distrust(judge, dimension, "kind", KINDS)]
 
     def _only_refuses(self, variant: str, dimension: str, judge: str) -> str:
         gain, net = (self.get(variant, dimension, metric, judge) or {} for metric in ("difference", "net_gain"))

@@ -24,7 +24,7 @@ def draw(rows: Rows) -> "Figure":
         counts[0] += row["n"]
         counts[1] += row["of"]
     dimensions, judges = ordered(d for d, _, _ in pairs), ordered(j for _, *both in pairs for j in both)
-    figure, axes = panels(len(dimensions), [1.2 + 0.6 * len(judges)])
+    figure, axes = panels(len(dimensions), [0.8 + len(judges)], width=1 + (0.3 + len(judges)) * len(dimensions))
     for ax, dimension in zip(axes, dimensions, strict=True):
         grid = [[1.0] * len(judges) for _ in judges]
         for (_, one, other), (n, of) in ((k, v) for k, v in pairs.items() if k[0] == dimension):

@@ -1,10 +1,10 @@
 """How far the representations of two dimensions depend on each other: HSIC with Gaussian kernels of median width
 between the hidden states of the last token, layer by layer. The pairs of samples are arbitrary, so no value is a
 dependence by itself: compare variants, and the biased estimate with the grey band, which holds 95% of what other
-pairings of the same samples give.
+pairings of the same samples give. The wide pale line is the origin; where others coincide, their dashes take turns.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uncouple.reporting.rows import Row, Rows, ordered
 from uncouple.variants.kinds import ORIGIN
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 TABLE = "metrics"
 NEEDS = ("hsic",)
+# Of a line's dashes, in points: how long one is, and how many lines can lie on each other and all be seen.
+DASH, TURNS = 4, 4
+WIDE = {"linewidth": 6, "alpha": 0.35}
 
 
 def draw(rows: Rows) -> "Figure":
@@ -33,14 +36,22 @@ def draw(rows: Rows) -> "Figure":
     figure, axes = panels(2, [3.0] * len(dimensions))
     for row, dimension in enumerate(dimensions):
         for ax, kind in zip(axes[2 * row : 2 * row + 2], ("biased", "unbiased"), strict=True):
-            for variant in variants:
+            for number, variant in enumerate(variants):
                 if line := by_layer(dimension, kind, variant):
-                    ax.plot([r["layer"] for r in line], [r["value"] for r in line], marker=".", label=variant)
+                    style = WIDE if variant == ORIGIN else _dashes(number, len(variants) - 1)
+                    places, values = ([r[key] for r in line] for key in ("layer", "value"))
+                    ax.plot(places, values, color=f"C{number}", label=variant, **style)
             band = by_layer(dimension, "null", ORIGIN)
             if band and kind == "biased":
                 layers, low, high = ([r[key] for r in band] for key in ("layer", "low", "high"))
                 ax.fill_between(layers, low, high, color="0.5", alpha=0.2, linewidth=0, label="pairs at random")
             ax.set(title=f"{dimension}, {kind}", xlabel="layer", ylabel="HSIC")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, handlelength=3)
     return figure
+
+
+def _dashes(turn: int, lines: int) -> dict[str, Any]:
+    """How a line is drawn, so that its dashes fill gaps of the others."""
+    turns = min(lines, TURNS)
+    return {"linestyle": (DASH * (turn % turns), (DASH, DASH * (turns - 1)))} if turns > 1 else {}

@@ -32,7 +32,7 @@ def draw(judges: list[Row]) -> "Figure":
     """
     from uncouple.reporting.drawing import panels
 
-    figure, axes = panels(2, [3.2] * len(judges), share=False)
+    figure, axes = panels(2, [3.6] * len(judges), share=False)
     for row, judge in enumerate(judges):
         _draw_calibration(axes[2 * row], judge)
         _draw_kinds(axes[2 * row + 1], judge)
@@ -45,9 +45,10 @@ def _draw_calibration(ax: "Axes", judge: Row) -> None:
         if found := judge[what]:
             auroc = "AUROC {value:.2f} ({low:.2f} to {high:.2f})".format(**found["auroc"])
             bins = [(b["predicted"], b["value"]) for b in found["calibration"]]
-            ax.plot(*zip(*bins, strict=True), marker="o", color=color, label=f"{label}: {auroc}")
+            ax.plot(*zip(*bins, strict=True), marker="o", color=color, label=f"{label}: {auroc}", clip_on=False)
     ax.set(title=judge["dimension"], xlabel="p(unsafe)", ylabel="share that is unsafe", xlim=(0, 1), ylim=(0, 1))
-    ax.legend(loc="upper left")
+    # Below: a curve may be anywhere in them.
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0)
 
 
 def _draw_kinds(ax: "Axes", judge: Row) -> None:

@@ -15,6 +15,8 @@ NEEDS = ("language",)
 
 def draw(rows: Rows) -> "Figure":
     """The share of answers with each phrase, and with any of them at the end."""
+    from matplotlib.ticker import MaxNLocator
+
     from uncouple.reporting.drawing import draw_intervals, name_rows, offsets, panels
 
     counted = rows.of("phrase", "any_phrase", advice="phrases; measure the language of its answers")
@@ -31,6 +33,7 @@ def draw(rows: Rows) -> "Figure":
             shown = [(i + offset, found[dimension, variant, p]) for i, p in enumerate(phrases[dimension])]
             draw_intervals(ax, shown, color, label=variant)
         ax.set(title=dimension, xlabel="answers with the phrase, 95% interval", xlim=(0, None))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         name_rows(ax, [phrase or "any of them" for phrase in phrases[dimension]])
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
