@@ -160,7 +160,7 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
     given = [log.read_text().split("\0")[:-1] for log in logs]
     assert len(given) == len(commands) > 30
-    assert {words[2] for words in given} == set(VERBS) - {"pin", "memory", "restore", "verify", "store"}
+    assert {words[2] for words in given} == set(VERBS) - {"pin", "cost", "memory", "restore", "verify", "store"}
     assert not list(tmp_path.rglob("stolen"))
     for words in given:
         assert words[:2] == ["-m", "uncouple"]

@@ -129,10 +129,15 @@ class Estimate:
         return find_config(Path(self.paths.model(model)).parent, self.experiment.models[model])
 
     def _judge_shape(self, name: str) -> Shape:
+        """Sizes of a judge's model."""
         judge = self.experiment.judges[name]
         assert isinstance(judge, ModelJudge)
-        config = find_config(Path(self.paths.judge_model(name)).parent, judge)
-        return measure_shape(config, getattr(judge, "dtype", "auto"), self.card.kind)
+
+        def measure() -> Shape:
+            config = find_config(Path(self.paths.judge_model(name)).parent, judge)
+            return measure_shape(config, getattr(judge, "dtype", "auto"), self.card.kind)
+
+        return self._once(("judge", name), measure)
 
     def _plan(self, model: str) -> tuple[Any, int]:
         """(plan of the first score shard, which the others are like; how many weights it scores)."""
@@ -283,7 +288,7 @@ class Estimate:
             if not self._is_large(judge):
                 yield Job("judge", disk=disk)
                 continue
-            shape = self._once(("judge", judge), lambda judge=judge: self._judge_shape(judge))
+            shape = self._judge_shape(judge)
             tokens = sum(count * (its + new + JUDGE_TOKENS) for count, its in sizes)
             seconds = START + shape.files / READING + self.compute(2 * shape.weights * tokens)
             yield Job("judge", seconds, disk, PROCESS + shape.size)
@@ -345,7 +350,9 @@ def measure_rows(path: str, source: Source, fields: Iterable[str]) -> tuple[int,
     from uncouple.records.files import read_any
 
     if exists(path):
-        rows = read_any(path)[0].to_pylist()
+        table, _ = read_any(path)
+        assert table is not None
+        rows = table.to_pylist()
     else:
         rows = check_rows(read_rows(source), source.fields(*fields), source)
     return len(rows), sum(len(row[field]) for row in rows for field in fields) / len(rows) / CHARACTERS_PER_TOKEN
