@@ -123,7 +123,7 @@ def test_tuning_takes_its_memory_and_leaves_a_model_or_an_adapter():
         name: {"kind": "tune", "method": name, "learn_from": ["privacy"], "n": 32, "epochs": 2}
         for name in ("fft", "reft")
     }
-    full, adapter = of(estimate({"variants": variants}), "tune")
+    full, adapter = of(estimate({"variants": variants}), "fine-tune")
     tokens = round(32 * tokens_in("samples/privacy_safe", "prompt", "response")[1])
     assert full.seconds == adapter.seconds
     assert full.seconds == pytest.approx(10 + FILES / 1e9 + 2 * 6 * WEIGHTS * tokens / (989e12 * 0.4))
@@ -183,17 +183,17 @@ def test_the_papers_experiment_is_told_without_a_network(capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
     assert main(["cost", "--experiment", str(ROOT / "experiments/paper.yaml"), "--questions", "1411"]) == 0
     told = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if re.match(r"[a-z]+ +\d", line)}
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if re.match(r"[a-z-]+ +\d", line)}
     # Four models and the judge; four models in the judge's hands.
     assert (rows["fetch"][0], rows["judge"][0]) == ("5", "8")
-    assert float(rows["tune"][3]) > 16 * 7
-    assert "More memory than the card has: tune." in told
+    assert float(rows["fine-tune"][3]) > 16 * 7
+    assert "More memory than the card has: fine-tune." in told
     assert "Assumed: 1411 questions of 30 tokens (fairness, privacy)." in told
 
 
 # The rules of each stage.
 RULES = {"fetch_model": "fetch", "score_shard": "score", "make_mask": "mask", "write_checkpoint": "checkpoint"}
-RULES |= {"ask_variants": "ask", "judge_answers": "judge", "tune_model": "tune", "tune_adapter": "tune"}
+RULES |= {"ask_variants": "ask", "judge_answers": "judge", "tune_model": "fine-tune", "tune_adapter": "fine-tune"}
 RULES |= {f"measure_{name}": name for name in ("perplexity", "ability", "divergence", "hsic")}
 
 
@@ -201,7 +201,7 @@ def cost_of(clone):
     command = [sys.executable, "-m", "uncouple", "cost", "--experiment", "experiment.yaml"]
     done = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if re.match(r"[a-z]+ +\d", line)}
+    return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if re.match(r"[a-z-]+ +\d", line)}
 
 
 def test_its_jobs_are_those_that_snakemake_plans(clone):
@@ -219,4 +219,4 @@ def test_its_jobs_are_those_that_snakemake_plans(clone):
         if stage := RULES.get(re.sub(r"_\d+$", "", rule)):
             planned[stage] += count
     assert cost_of(clone) == planned
-    assert planned["tune"] == 2
+    assert planned["fine-tune"] == 2

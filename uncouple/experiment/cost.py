@@ -256,7 +256,7 @@ class Estimate:
             batch = plan.token * wanted.batch_size * tokens / wanted.n
             seconds = self.compute(6 * shape.weights * tokens * wanted.epochs)
             memory = PROCESS + wanted.how.weight_bytes * shape.weights / self._gpus(model) + batch
-            yield self._job("tune", model, seconds, memory, shape.files if wanted.has_checkpoint else 0)
+            yield self._job("fine-tune", model, seconds, memory, shape.files if wanted.has_checkpoint else 0)
 
     def _asked(self, model: str) -> Iterator[Job]:
         asked = self.experiment.evaluation
