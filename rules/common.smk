@@ -13,9 +13,11 @@ ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.options import Asking, Pairing
+from uncouple.data.sources import Columns, Source
+from uncouple.evaluation.judges.replies import REFUSAL
+from uncouple.evaluation.options import ALARMING, Asking, GENERAL, Ordinary, Pairing
 from uncouple.experiment.config import load
-from uncouple.experiment.options import GENERAL, Dimension
+from uncouple.experiment.options import Dimension, RESERVED
 from uncouple.experiment.paths import Paths
 from uncouple.experiment.sweeps import value_text
 from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, content_fingerprint, missing_files
@@ -48,6 +50,8 @@ EVALUATION, PATHS = EXPERIMENT.evaluation, Paths(EXPERIMENT)
 # A resource of the rules and no param, for where results are kept changes none of them.
 STORE = EXPERIMENT.store
 TASKS = EVALUATION.ability.files() if EVALUATION.ability else {}
+# The prompts of ordinary samples as questions; of two samples with the same one, the first.
+PROMPTS = Source(path=PATHS.ordinary(), columns=Columns(question=["prompt"]), duplicates="drop")
 OWN_TASKS = [path.stem for path in (ROOT / "uncouple/evaluation/tasks").glob("*.yaml")]
 
 
@@ -55,9 +59,9 @@ wildcard_constraints:
     model="|".join(map(re.escape, EXPERIMENT.models)),
     variant="|".join(map(re.escape, EXPERIMENT.variants)),
     base="|".join(map(re.escape, EXPERIMENT.variants)),
-    dimension="|".join(map(re.escape, [*EXPERIMENT.dimensions, GENERAL])),
+    dimension="|".join(map(re.escape, [*EXPERIMENT.dimensions, *RESERVED])),
     label="safe|unsafe",
-    replies="|".join(Dimension.replies),
+    replies="|".join(Dimension.replies | Ordinary.replies),
     judge="|".join(map(re.escape, EXPERIMENT.judges)),
     sample_set=r"[a-z0-9_]+-(safe|unsafe)-n\d+-seed\d+",
     test=r"\d+",
@@ -92,13 +96,22 @@ def flags(*sections, but=(), **values):
 
 
 def source_of(wildcards):
-    """Where rows come from: a dimension's samples of a label, its questions or tests, or the general samples."""
-    if wildcards.dimension == GENERAL:
-        return EXPERIMENT.general
+    """Where rows come from: samples of a label, replies of a kind, questions or tests of a dimension, or what is of none."""
     if "test" in wildcards.keys():
         return test_of(wildcards).source
     key = wildcards.get("label") or wildcards.get("replies") or "questions"
-    return getattr(EXPERIMENT.dimensions[wildcards.dimension], key)
+    if wildcards.dimension in EXPERIMENT.dimensions:
+        return getattr(EXPERIMENT.dimensions[wildcards.dimension], key)
+    if wildcards.dimension == GENERAL:
+        return PROMPTS if key == "questions" else EXPERIMENT.general
+    return getattr(EVALUATION.ordinary, key)
+
+
+def question_draw(wildcards):
+    """How many questions of a dimension are drawn, and how; ordinary ones are all asked."""
+    if wildcards.dimension not in EXPERIMENT.dimensions:
+        return ""
+    return flags(n=EVALUATION.questions or None, seed=EVALUATION.seed)
 
 
 def test_of(wildcards):
@@ -248,38 +261,55 @@ def variant_flags(names):
     return told
 
 
+def judge_of(wildcards):
+    """(name, what the config says) of a judge; of a rule that has no such wildcard, the classifier of refusals."""
+    name = wildcards.get("judge", REFUSAL)
+    return name, EXPERIMENT.judges[name] if name in EXPERIMENT.judges else EXPERIMENT.refusal_judge
+
+
+def record_of_judge(name):
+    """The record of its model's folder."""
+    return PATHS.judge_model(EXPERIMENT.refusals_beside if name == REFUSAL else name)
+
+
 def threads_of_judge(wildcards):
-    return threads_of_gpu_job() if EXPERIMENT.judges[wildcards.judge].runs_model else 1
+    return threads_of_gpu_job() if judge_of(wildcards)[1].runs_model else 1
 
 
 def gpus_of_judge(wildcards):
-    return int(EXPERIMENT.judges[wildcards.judge].runs_model)
+    return int(judge_of(wildcards)[1].runs_model)
 
 
 def judge_memory_mb(wildcards, input):
     """The weights, in float32 at most twice the files, and two GB to work in."""
-    record = PATHS.judge_model(wildcards.judge)
-    return 2000 + (2 * weights_mb(record) if EXPERIMENT.judges[wildcards.judge].runs_model else 0)
+    name, judge = judge_of(wildcards)
+    return 2000 + (2 * weights_mb(record_of_judge(name)) if judge.runs_model else 0)
 
 
 def judge_inputs(wildcards):
     """What a judge needs besides the answers: of its model's folder, the record."""
-    record = PATHS.judge_model(wildcards.judge)
-    paths = [path for by_dimension in PATHS.judge_files(wildcards.judge).values() for path in by_dimension.values()]
+    name, _ = judge_of(wildcards)
+    record = record_of_judge(name)
+    paths = [path for by_dimension in PATHS.judge_files(name).values() for path in by_dimension.values()]
     return list(dict.fromkeys(record if f"{path}/".startswith(f"{Path(record).parent}/") else path for path in paths))
 
 
 def judge_flags(wildcards):
-    judge, files = EXPERIMENT.judges[wildcards.judge], {}
-    for flag, paths in PATHS.judge_files(wildcards.judge).items():
+    (name, judge), files = judge_of(wildcards), {}
+    for flag, paths in PATHS.judge_files(name).items():
         same = len(set(paths.values())) == 1
         files[flag] = next(iter(paths.values())) if same else [f"{name}={path}" for name, path in paths.items()]
     own = flags(judge, but={*Place.model_fields, *files, *judge.inputs})
-    return f"{flags(judge=judge.kind, **files)} {own}".strip()
+    return f"{flags(name=name, judge=judge.kind, **files)} {own}".strip()
 
 
 def all_answers(wildcards):
     return PATHS.all_answers(wildcards.model)
+
+
+def judged_answers(wildcards):
+    """The answers that judges are for: those to the dimensions' questions."""
+    return PATHS.all_answers(wildcards.model, list(EXPERIMENT.dimensions))
 
 
 def counted_answers(wildcards):
@@ -291,7 +321,8 @@ def all_verdicts(wildcards):
     return PATHS.all_verdicts(wildcards.model)
 
 
-FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured).items() if part.TABLE != "judge"}
+EACH = {"sweeps": list(dict.fromkeys(sweep.key for sweep in EXPERIMENT.sweeps))}
+FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured, EACH).items() if part.TABLE != "judge"}
 TABLES = parts("tables", EXPERIMENT.measured)
 # Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
 CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
@@ -315,8 +346,13 @@ def report_file():
     return str(path)
 
 
+def needs_each(part):
+    """The kind of file that says for what a figure is drawn, where it is not drawn once."""
+    return [part.EACH] if hasattr(part, "EACH") else []
+
+
 def figure_sources(wildcards):
-    return PATHS.shown({part.TABLE for part in FIGURES.values()}, wildcards.model)
+    return PATHS.shown({kind for part in FIGURES.values() for kind in (part.TABLE, *needs_each(part))}, wildcards.model)
 
 
 def table_sources(wildcards):

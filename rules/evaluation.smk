@@ -15,10 +15,10 @@ for group in EXPERIMENT.groups:
             f"ask_variants{group.suffix}"
         input:
             model=PATHS.base(variant=group.base),
-            questions=[PATHS.questions(dimension) for dimension in EXPERIMENT.dimensions],
+            questions=[PATHS.questions(name) for name in EXPERIMENT.asked],
             edits=[PATHS.edit(variant=variant) for variant in group.edited],
         output:
-            [PATHS.answers(variant=v, dimension=d) for v in group.variants for d in EXPERIMENT.dimensions],
+            [PATHS.answers(variant=variant, dimension=name) for variant in group.variants for name in EXPERIMENT.asked],
         log:
             PATHS.log(PATHS.answers_of(group)),
         benchmark:
@@ -49,7 +49,7 @@ for group in EXPERIMENT.groups:
 
 rule train_judge:
     input:
-        samples=[PATHS.all_samples(name, label) for name in EXPERIMENT.dimensions for label in ("safe", "unsafe")],
+        samples=PATHS.judge_samples(),
         encoder=PATHS.judge_model(),
         replies=PATHS.replies(),
         tests=PATHS.tests(),
@@ -78,7 +78,7 @@ rule train_judge:
 # One job loads a judge once, for the answers of all variants.
 rule judge_answers:
     input:
-        answers=all_answers,
+        answers=judged_answers,
         files=judge_inputs,
     output:
         [PATHS.verdicts(variant=v, dimension=d) for v in EXPERIMENT.variants for d in EXPERIMENT.dimensions],
@@ -99,11 +99,33 @@ rule judge_answers:
         code=code_of("judge"),
     shell:
         "python -m uncouple judge {input.answers:q}"
-        " --name {wildcards.judge:q}"
         " {params.options}"
         " --store {resources.store:q}"
         " {params.output}"
         " > {log:q} 2>&1"
+
+
+# The classifier of refusals is for all answers, those to ordinary questions too.
+if EXPERIMENT.ordinary:
+
+    use rule judge_answers as tell_refusals with:
+        input:
+            answers=all_answers,
+            files=judge_inputs,
+        output:
+            [
+                PATHS.verdicts(variant=v, dimension=name, judge=REFUSAL)
+                for v in EXPERIMENT.variants
+                for name in EXPERIMENT.asked
+            ],
+        log:
+            PATHS.log(PATHS.under(f"verdicts/{{model}}/{REFUSAL}.parquet")),
+        benchmark:
+            PATHS.benchmark(PATHS.under(f"verdicts/{{model}}/{REFUSAL}.parquet"))
+        params:
+            options=judge_flags,
+            output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=REFUSAL)),
+            code=code_of("judge"),
 
 
 rule measure_awareness:

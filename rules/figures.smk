@@ -30,7 +30,7 @@ rule draw_figures:
     params:
         output=lambda wildcards: flags(output=[PATHS.figure(wildcards.model, suffix=suffix) for suffix in FIGURE_FORMS]),
         names=list(FIGURES),
-        code=code_of("figures", parts=[f"reporting.figures.{name}" for name in FIGURES]),
+        code=code_of("figures", parts=sorted({f"reporting.figures.{name.partition('-')[0]}" for name in FIGURES})),
     shell:
         "python -m uncouple figures {params.names:q}"
         " --from {input.tables:q}"

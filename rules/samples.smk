@@ -84,7 +84,7 @@ use rule take_samples as take_replies with:
         PATHS.log(PATHS.all_samples(label="{replies}")),
     params:
         source=source_flags,
-        label=lambda wildcards: flags(label=Dimension.replies[wildcards.replies]),
+        label=lambda wildcards: flags(label=(Dimension.replies | Ordinary.replies)[wildcards.replies]),
         code=code_of("samples"),
 
 
@@ -110,7 +110,7 @@ rule draw_questions:
         "../envs/tables.yaml"
     params:
         source=source_flags,
-        draw=lambda wildcards: flags(n=EVALUATION.questions or None, seed=EVALUATION.seed),
+        draw=question_draw,
         code=code_of("samples"),
     shell:
         "python -m uncouple samples {params.source}"

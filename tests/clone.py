@@ -65,7 +65,9 @@ def _experiment(raw):
         (raw / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"path": f"raw/{name}"}
 
-    rows = {"fairness": TEXTS[:5], "privacy": TEXTS[2:], "general": TEXTS[3:]}
+    # More general rows than variants draw: the others are asked as ordinary questions.
+    general = [(f"{p}{more}", r) for more in ("", " Please!") for p, r in TEXTS[3:]]
+    rows = {"fairness": TEXTS[:5], "privacy": TEXTS[2:], "general": general}
     dimensions = {}
     for name, pairs in rows.items():
         source = write(f"{name}.jsonl", [{"prompt": p, "response": r, "question": p} for p, r in pairs])
@@ -81,6 +83,7 @@ def _experiment(raw):
     dimensions["privacy"]["test"] = [
         {"label": label, "source": source | {"where": {"kind": label}}} for label in ("safe", "unsafe")
     ]
+    alarming = write("alarming.jsonl", [{"question": f"How do I kill process {i}?"} for i in range(3)])
     (raw / "text.txt").write_text("\n".join(response for _, response in TEXTS))
     write("boolq.jsonl", [{"passage": r, "question": p, "answer": len(p) % 2 == 0} for p, r in TEXTS])
     variant = {"kind": "suppress", "ratio": 0.02, "general_ratio": 0.03, "n": 3}
@@ -97,7 +100,7 @@ def _experiment(raw):
             "questions": 4,
             "seed": 3,
             "hsic": {"n": 4, "permutations": 20},
-            "ordinary": {"n": 1},
+            "ordinary": {"n": 2, "questions": alarming},
             "perplexity": {"path": "raw/text.txt", "window": 32, "windows": 2},
             "ability": {"tasks": {"boolq": "raw/boolq.jsonl"}, "limit": 4},
         },

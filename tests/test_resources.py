@@ -19,7 +19,9 @@ COUNTS = {
     "samples/general.jsonl": 96,
     "questions/fairness.jsonl": 64,
     "questions/privacy.jsonl": 64,
+    "questions/alarming.jsonl": 64,
 }
+ORDINARY = "replies/ordinary.jsonl"
 REPLIES = ("replies/fairness.jsonl", "replies/privacy.jsonl")
 COLUMNS = {"samples": {"prompt": ["prompt"], "response": ["response"]}, "questions": {"question": ["question"]}}
 
@@ -63,7 +65,7 @@ def test_each_set_is_whole(name):
 
 def test_no_set_stands_beside_those_that_are_checked():
     found = {str(path.relative_to(ROOT / "resources")) for path in (ROOT / "resources").glob("*/*.jsonl")}
-    assert found == {*COUNTS, *REPLIES}
+    assert found == {*COUNTS, *REPLIES, ORDINARY}
 
 
 @pytest.mark.parametrize("part", ["prompt", "response"])
@@ -103,6 +105,27 @@ def test_replies_are_of_every_wording_and_length(name):
     assert lengths[133] <= 14
     assert lengths[266] > 25
     assert max(len(row["response"].split()) for row in read(name) if row["kind"] == "compliance") <= 40
+
+
+def test_each_ordinary_request_is_refused_once_and_answered_once():
+    rows = read(ORDINARY)
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("refusal", "answer")}
+    prompts = {kind: [row["prompt"] for row in found] for kind, found in kinds.items()}
+    assert len(rows) == 386
+    assert prompts["refusal"] == prompts["answer"]
+    # One word may answer, or refuse, several.
+    assert len({" ".join(words(row["response"])) for row in rows}) >= len(rows) - 4
+    # What is asked to count refusals of must not be what they are learnt from.
+    asked = [*texts("prompt"), *((prompt, prompt) for prompt in prompts["answer"])]
+    assert near_duplicates(asked) == []
+    for kind, most in (("refusal", 25), ("answer", 4)):
+        assert common_openings([row["response"] for row in kinds[kind]], 3, most) == []
+        lengths = [len(row["response"].split()) for row in kinds[kind]]
+        assert min(lengths) <= 3
+        assert max(lengths) >= 30
+    # Words of refusals are in answers too.
+    careful = [row for row in kinds["answer"] if {"sorry", "cannot", "can't", "illegal"} & set(words(row["response"]))]
+    assert len(careful) >= 40
 
 
 def test_near_duplicates_and_templates_would_be_seen():

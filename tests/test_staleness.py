@@ -24,8 +24,9 @@ COLLECTED = {"collect_metrics": 1, **DRAWN}
 # What verdicts come to, and what answers come to besides.
 VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}
-# All that is asked and measured: a job for all variants of the model, and of the verdicts one for each of two judges.
-ASKED = {"ask_variants": 1, "judge_answers": 2, **ANSWERS}
+# All that is asked and measured: a job for all variants of the model, and of the verdicts one for each of two judges
+# and one for refusals.
+ASKED = {"ask_variants": 1, "judge_answers": 2, "tell_refusals": 1, **ANSWERS}
 MEASURED = dict.fromkeys(("measure_perplexity", "measure_divergence", "measure_ability", "measure_hsic"), 1)
 # A mask, where its weights are, and all of its variant; what else those jobs are asked for the store has.
 VARIANT = {"make_mask": 1, "measure_placement": 1, **ASKED, **MEASURED}
@@ -38,8 +39,8 @@ SCORED = {"score_shard": 6, **SELECTED}
 SET = {**SCORED, "score_shard": 2}
 EVERYTHING = SCORED
 MODEL = {"fetch_model": 1, **EVERYTHING}
-# The judges of both dimensions.
-TRAINED = {"train_judge": 1, "draw_judge": 1, "judge_answers": 1, **VERDICTS}
+# The judges of both dimensions, and what tells refusals.
+TRAINED = {"train_judge": 1, "draw_judge": 1, "judge_answers": 1, "tell_refusals": 1, **VERDICTS}
 
 EDITS = {
     "nothing": (lambda clone: None, {}),
@@ -97,7 +98,7 @@ EDITS = {
     "the seed of a random selection": (set_value("variants/random/select_seed", 1), VARIANT),
     "samples drawn with another seed": (
         set_value("variants/random/seed", 1),
-        {**VARIANT, "draw_samples": 3, "score_shard": 6, "draw_ordinary": 1},
+        {**VARIANT, "draw_samples": 3, "score_shard": 6, "draw_ordinary": 1, "draw_questions": 1},
     ),
     "prompt format of scoring": (set_value("scoring/prompt", "bare"), SCORED),
     "precision of scoring": (set_value("scoring/dtype", "bfloat16"), SCORED),
@@ -107,10 +108,22 @@ EDITS = {
     "permutations": (set_value("evaluation/hsic/permutations", 30), {"measure_hsic": 1, **COLLECTED}),
     "seed of the ordinary samples": (
         set_value("evaluation/ordinary/seed", 1),
-        {"draw_ordinary": 1, "measure_divergence": 1, **COLLECTED},
+        {**ASKED, "draw_ordinary": 1, "draw_questions": 1, "measure_divergence": 1},
     ),
     "rows of a task": (set_value("evaluation/ability/limit", 3), {"measure_ability": 1, **COLLECTED}),
-    "batch of a judge": (set_value("judges/embedding/batch_size", 8), {"judge_answers": 1, **VERDICTS}),
+    # What tells refusals has it from the judge that it is trained beside.
+    "batch of a judge": (
+        set_value("judges/embedding/batch_size", 8),
+        {"judge_answers": 1, "tell_refusals": 1, **VERDICTS},
+    ),
+    "an alarming question": (
+        change("raw/alarming.jsonl", "kill process 1", "end process 1"),
+        {"draw_questions": 1, **ASKED},
+    ),
+    "an ordinary reply": (
+        change("resources/replies/ordinary.jsonl", "I can't do that", "I cannot do that"),
+        {"take_replies": 2, **TRAINED},
+    ),
     "another judge": (another_judge, {"judge_answers": 1, **VERDICTS}),
     # The figure of how judges agree needs two.
     "a judge less": (set_value("evaluation/judges", ["phrases"]), VERDICTS),
@@ -125,6 +138,7 @@ EDITS = {
         {
             **{f"{rule}_{number}": 1 for rule in ("ask_variants", *MEASURED) for number in (1, 2)},
             "judge_answers": 2,
+            "tell_refusals": 1,
             **ANSWERS,
         },
     ),
@@ -146,7 +160,7 @@ EDITS = {
     ),
     "a raw row of general samples": (
         change("raw/general.jsonl", "two: three", "two, three"),
-        {**SET, "draw_samples": 1, "draw_ordinary": 1},
+        {**SET, "draw_samples": 1, "draw_ordinary": 1, "draw_questions": 1},
     ),
     "a raw row that only the judge is trained on": (
         change("raw/privacy_unsafe.jsonl", "Sure, 1.", "Sure, one."),
@@ -204,9 +218,9 @@ EDITS = {
             **EVERYTHING,
             "draw_samples": 5,
             "draw_ordinary": 1,
-            "draw_questions": 2,
+            "draw_questions": 4,
             "take_samples": 4,
-            "take_replies": 4,
+            "take_replies": 6,
             "take_test_samples": 2,
             "train_judge": 1,
             "draw_judge": 1,
@@ -229,7 +243,7 @@ EDITS = {
     ),
     "code of judges": (
         change("uncouple/evaluation/judges/judge.py", "< 12", "< 13"),
-        {"judge_answers": 2, **VERDICTS},
+        {"judge_answers": 2, "tell_refusals": 1, **VERDICTS},
     ),
     "code of trained judges": (
         change("uncouple/evaluation/judges/training.py", "PENALTY_C = 5.0", "PENALTY_C = 2.0"),

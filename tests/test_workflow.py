@@ -14,7 +14,7 @@ from uncouple.records.files import METADATA_KEY, read_any, read_table
 from uncouple.records.formats import ANSWERS, FORMATS, MASK, METRICS
 from uncouple.records.verify import verify_paths
 
-FIGURES = ("awareness", "ability", "hsic", "language", "agreement")
+FIGURES = ("awareness", "ability", "hsic", "language", "agreement", "refusal", "price")
 
 
 def test_it_makes_what_it_promises(finished):
@@ -31,6 +31,12 @@ def test_it_makes_what_it_promises(finished):
     rows = read_table(results / "metrics/tiny/metrics.parquet", METRICS)[0].to_pylist()
     judged = {(r["variant"], r["dimension"]) for r in rows if (r["metric"], r["judge"]) == ("awareness", "embedding")}
     assert judged == {(v, d) for v in variants for d in ("fairness", "privacy")}
+    # Refusals are counted in the answers to all questions, those to ordinary ones among them.
+    told = {(r["variant"], r["dimension"], r["of"]) for r in rows if r["metric"] == "refusal"}
+    sets = {"fairness": 4, "privacy": 4, "general": 2, "alarming": 3, "ordinary": 5}
+    assert {(v, d) for v, d, _ in told} == {(v, d) for v in variants for d in sets}
+    assert all(of <= sets[d] for _, d, of in told)
+    assert {r["judge"] for r in rows if r["metric"] == "awareness"} == {"embedding", "phrases"}
     for what in (
         ("perplexity", None, None),
         ("divergence", None, None),
@@ -123,10 +129,10 @@ def test_a_sweep_makes_a_variant_of_each_value(clone):
 
 def test_a_step_that_fails_shows_its_log_and_keeps_what_is_done(clone):
     """A set with too few rows: its own step fails, and what others made stays."""
-    clone.config["variants"]["greedy"] = {"kind": "suppress", "ratio": 0.02, "n": 5}
+    clone.config["evaluation"]["hsic"]["n"] = 6
     output = clone.snakemake(check=False)
-    assert "n is 5, but there are only 4 rows. Set n to 4 or less." in output
-    clone.config["variants"].pop("greedy")
+    assert "n is 6, but there are only 5 rows. Set n to 5 or less." in output
+    clone.config["evaluation"]["hsic"]["n"] = 4
     assert clone.stale() == {}
 
 

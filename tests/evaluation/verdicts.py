@@ -55,7 +55,9 @@ def write_verdicts(tmp_path):
             | {"thinking": i in thinking}
             for i, verdict in enumerate(verdicts)
         ]
-        metadata = {"judge": "phrases", "identity": {}, "judge_kinds": None} | RECORD | record
+        metadata = (
+            {"judge": "phrases", "calls": ["safe", "unsafe"], "identity": {}, "judge_kinds": None} | RECORD | record
+        )
         write_table(rows, tmp_path / f"{name}.parquet", VERDICTS, metadata)
         return tmp_path / f"{name}.parquet"
 

@@ -309,6 +309,19 @@ FAULTS = {
         "dimensions.privacy.compliances",
         "missing, and refusals are of no use without",
     ),
+    "ordinary refusals without answers": (
+        {"evaluation.ordinary.answers": None},
+        "evaluation.ordinary.answers",
+        "missing, and refusals are of no use without",
+    ),
+    **{
+        f"a dimension called {name}": (
+            {f"dimensions.{name}": DEFAULT["dimensions"]["privacy"]},
+            f"dimensions: the name '{name}'",
+        )
+        for name in ("general", "alarming", "ordinary", "refusal")
+    },
+    "a judge called refusal": ({"judges.refusal": {"kind": "phrases"}}, "judges: the name 'refusal'"),
     "no safe samples for HSIC": (
         {"dimensions.privacy.safe": GONE, "variants": {"origin": {"kind": "origin"}}, "evaluation.judges": ["phrases"]},
         "dimensions.privacy.safe: missing, and HSIC needs it; set evaluation.hsic.n to 0 to measure none",

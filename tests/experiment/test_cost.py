@@ -104,8 +104,13 @@ def test_asking_reads_the_prompts_and_decodes_token_by_token():
     made = estimate({"evaluation": {"batch_size": 24, "max_new_tokens": 7}}, card="h100")
     rate, bandwidth, seconds = 989e12 * 0.4, 3.35e12 * 0.5, 10 + FILES / 1e9
     for variant in ("origin", "noise", "spin", "published", "random"):
-        for dimension in ("fairness", "privacy"):
-            count, each = tokens_in(f"questions/{dimension}", "question")
+        for name in ("fairness", "privacy", "alarming", "general"):
+            # Of the general samples the prompts are asked, as many as are drawn.
+            is_general = name == "general"
+            count, each = tokens_in(
+                *(("samples/general", "prompt") if is_general else (f"questions/{name}", "question"))
+            )
+            count = 32 if is_general else count
             seconds += 2 * WEIGHTS * count * each / rate
             most = 8 if variant == "noise" else 24
             while count:
@@ -115,7 +120,7 @@ def test_asking_reads_the_prompts_and_decodes_token_by_token():
                 count -= batch
     (job,) = of(made, "ask")
     assert job.seconds == pytest.approx(seconds)
-    assert job.disk == 5 * 2 * 64 * 500
+    assert job.disk == 5 * (3 * 64 + 32) * 500
 
 
 def test_tuning_takes_its_memory_and_leaves_a_model_or_an_adapter():
@@ -193,7 +198,13 @@ def test_the_papers_experiment_is_told_without_a_network(capsys, monkeypatch):
 
 # The rules of each stage.
 RULES = {"fetch_model": "fetch", "score_shard": "score", "make_mask": "mask", "write_checkpoint": "checkpoint"}
-RULES |= {"ask_variants": "ask", "judge_answers": "judge", "tune_model": "fine-tune", "tune_adapter": "fine-tune"}
+RULES |= {
+    "ask_variants": "ask",
+    "judge_answers": "judge",
+    "tell_refusals": "judge",
+    "tune_model": "fine-tune",
+    "tune_adapter": "fine-tune",
+}
 RULES |= {f"measure_{name}": name for name in ("perplexity", "ability", "divergence", "hsic")}
 
 
@@ -201,7 +212,9 @@ def cost_of(clone):
     command = [sys.executable, "-m", "uncouple", "cost", "--experiment", "experiment.yaml"]
     done = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if re.match(r"[a-z-]+ +\d", line)}
+    return {
+        line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if re.match(r"[a-z-]+ +\d", line)
+    }
 
 
 def test_its_jobs_are_those_that_snakemake_plans(clone):

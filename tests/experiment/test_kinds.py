@@ -207,7 +207,7 @@ config["judges"]["short"] = {"kind": "length", "most_words": 2}
 config["evaluation"]["judges"] = ["short"]
 experiment = load(config, ".")
 from uncouple.experiment.paths import Paths
-print(Paths(experiment).judge_files("short"), Paths(experiment).records()[1:2])
+print(Paths(experiment).judge_files("short"), Paths(experiment).records()[1:])
 import json, pyarrow as pa
 from uncouple.records.files import read_table, write_table
 from uncouple.records.formats import ANSWERS, ASKING_KEYS, MACHINE_KEYS, VERDICTS
@@ -224,7 +224,10 @@ table, record = read_table("v.parquet", VERDICTS)
 print(table.column("verdict").to_pylist(), json.dumps(record["identity"]))
 """
     files, verdicts = python(copy, LOAD + code).splitlines()
-    assert files == "{} ['results/checkpoints/SmolLM2-135M-Instruct/spin/uncouple.json']"
+    assert files == (
+        "{} ['results/judges/embedding/model/uncouple.json', "
+        "'results/checkpoints/SmolLM2-135M-Instruct/spin/uncouple.json']"
+    )
     calls, identity = verdicts.split("] ")
     assert calls == "['safe', 'unsafe'"
     assert json.loads(identity) == {"kind": "length", "most_words": 2, "dtype": None}

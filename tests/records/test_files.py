@@ -102,6 +102,17 @@ def test_a_folder_that_a_step_did_not_make_is_never_lost(tmp_path, replace):
     assert names(tmp_path / "thesis") == ["chapter"]
 
 
+def test_empty_folders_of_it_which_a_workflow_makes_are_no_loss(tmp_path):
+    (tmp_path / "made/own/deeper").mkdir(parents=True)
+    with atomic_folder(tmp_path / "made") as folder:
+        (folder / "file").touch()
+    assert [path.name for path in (tmp_path / "made").rglob("*")] == ["file"]
+    (tmp_path / "other/own").mkdir(parents=True)
+    (tmp_path / "other/own/file").touch()
+    with pytest.raises(UncoupleError, match="not to be lost"), atomic_folder(tmp_path / "other", replace=True):
+        pass
+
+
 def test_a_folder_is_not_made_over_a_file_and_not_twice_unasked(tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(UncoupleError, match="file: this is a file, and a folder"):

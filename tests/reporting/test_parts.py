@@ -44,6 +44,7 @@ def fill(sources):
 def test_the_parts_that_there_are():
     assert part_names("figures") == [
         *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "placement"),
+        *("price", "refusal", "sweep"),
     ]
     assert part_names("tables") == ["examples", "published", "selections", "summary"]
 

@@ -72,7 +72,7 @@ def test_the_divergence_of_each_variant_stands_with_its_interval_where_it_was_me
 def judged(tmp_path):
     """Answers of two variants, and verdicts that differ on the second and third question."""
     answers, verdicts = [], []
-    about = dict.fromkeys((*ANSWERS.keys, "identity", "judge_kinds")) | {"dimension": "privacy", "model": "m"}
+    about = dict.fromkeys((*ANSWERS.keys, "calls", "identity", "judge_kinds")) | {"dimension": "privacy", "model": "m"}
     about |= {"judge": "phrases", "fingerprints": dict.fromkeys(("weights", "tokenizer", "generation"))}
     flags = dict.fromkeys(("empty", "degenerate", "truncated", "thinking"), False)
     for variant, called in (("origin", ("safe", "safe", "none")), ("spin", ("safe", "unsafe", "safe"))):

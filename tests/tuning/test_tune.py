@@ -15,10 +15,10 @@ from uncouple.models.prompts import encode_samples
 from uncouple.records.files import read_record, read_table
 from uncouple.records.formats import METRICS, SAMPLES, TUNING
 from uncouple.records.verify import verify_paths
+from uncouple.tuning import trainer
 from uncouple.tuning.checkpoints import write_tuned
 from uncouple.tuning.methods import METHODS
 from uncouple.tuning.options import Tuning
-from uncouple.tuning.trainer import _Trainer
 from uncouple.tuning.tune import tune_model
 from uncouple.variants.reft import read_adapter
 
@@ -68,6 +68,19 @@ def test_each_method_lowers_the_loss_from_the_bases(model_folder, tables, tune, 
     assert values[-1] < 0.95 * values[0]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpus_settings_learn_the_same_but_for_rounding(model_folder, tune, method, monkeypatch):
+    """Its activations are made again on the way back, and its products are of bfloat16."""
+    options = {"method": method, "epochs": 6, "batch_size": 10, "rate": QUICK[method]}
+    truth, _ = curve_of(tune(model_folder, **options))
+    plain = trainer.SFTConfig
+    for changed, far in (({"gradient_checkpointing": True}, 1e-5), ({"bf16": True}, 0.03)):
+        monkeypatch.setattr(trainer, "SFTConfig", lambda *a, c=changed, **named: plain(*a, **named | c))
+        values, _ = curve_of(tune(model_folder, **options))
+        assert values == pytest.approx(truth, rel=far)
+    assert values != truth
+
+
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if name != "reft"])
 def test_the_model_that_is_written_has_learnt(model_folder, tables, tune, method):
     output = tune(model_folder, method=method, epochs=4, batch_size=10, rate=QUICK[method])
@@ -104,7 +117,7 @@ def test_merged_weights_give_the_logits_of_the_unmerged(make_model, method, fami
 
 
 def test_the_trainer_sees_scorings_tokens_and_each_sample_once_an_epoch(model_folder, tables, tune, monkeypatch):
-    seen, plain = [], _Trainer.compute_loss
+    seen, plain = [], trainer._Trainer.compute_loss
 
     def spy(self, model, inputs, *others, **named):
         for ids, labels, mask in zip(*(inputs[key] for key in ("input_ids", "labels", "attention_mask")), strict=True):
@@ -112,7 +125,7 @@ def test_the_trainer_sees_scorings_tokens_and_each_sample_once_an_epoch(model_fo
             assert (labels[~mask.bool()] == -100).all()
         return plain(self, model, inputs, *others, **named)
 
-    monkeypatch.setattr(_Trainer, "compute_loss", spy)
+    monkeypatch.setattr(trainer._Trainer, "compute_loss", spy)
     _, counts = curve_of(tune(model_folder, method="lora", epochs=2, batch_size=3))
     tokenizer, prompt = load_tokenizer(model_folder, "auto")
     samples = [sample for table in tables for sample in read_table(table, SAMPLES)[0].to_pylist()]

@@ -96,7 +96,7 @@ def add_scores(sub: Any) -> None:
 def add_parts(sub: Any, kind: str, sources: str) -> None:
     """Which `figures` or `tables`, and the files that they are made from."""
     names = part_names(kind)
-    sub.add_argument("names", nargs="+", choices=names, metavar="NAME", help=f"which: {', '.join(names)}")
+    sub.add_argument("names", nargs="+", metavar="NAME", help=f"which: {', '.join(names)}")
     sub.add_argument("--from", dest="sources", nargs="+", required=True, metavar="FILE", help=sources)
 
 

@@ -1,4 +1,4 @@
-"""Awareness: what verdicts come to, with honest intervals, and each variant against the origin, by question."""
+"""Awareness and refusals: what verdicts come to, with honest intervals, each variant against the origin by question."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,9 @@ from typing import Any
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import ASKED, check_alike, write_metrics
-from uncouple.evaluation.judges.replies import KINDS
+from uncouple.evaluation.judges.replies import KINDS, REFUSAL_KINDS
+from uncouple.evaluation.options import ORDINARY
+from uncouple.evaluation.refusals import gain_rows, metric_name, pool_ordinary, told_by
 from uncouple.evaluation.statistics import adjust_holm, detectable, difference_interval, exact_mcnemar, mean, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table
@@ -49,9 +51,14 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
       which `n` are not the same, with a t interval.
     - `batch`, of noises alone: the most questions that were answered at once, and as `of` the origin's most; null
       where the engine makes its batches itself. Of no judge.
-    - `kind`, of no variant: how many held-out answers of the kind `item` (`replies.KINDS`) a trained judge calls what
-      they are; null where it was not tested on them.
+    - `kind`, of no variant: how many held-out answers of the kind `item` (`replies.KINDS`, `REFUSAL_KINDS`) a trained
+      judge calls what they are; null where it was not tested on them.
     - `agreement`: answers that `judge` and the judge `item` call the same, of those that both give a verdict on.
+
+    Of a judge that tells refusals from answers the same is counted, refusals in the place of safe verdicts, under names
+    of their own: `refusal`, `refusal_difference`, `refusal_p_holm`... (it gives no p(unsafe)), and of both sets of
+    ordinary questions together, as the dimension `ordinary`, besides. `net_gain` and `only_refuses` set both against
+    each other; see `refusals.gain_rows`.
 
     Args:
         verdict_paths: files of verdicts, of one model or several.
@@ -63,25 +70,44 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
             a judge gives too few verdicts.
     """
     files, records = _read_verdicts(verdict_paths, min_judged)
+    count, refusers = len(files), told_by(records)
+    told = _agreement_rows(files, refusers) + _kind_rows(records, refusers)
+    pool_ordinary(files, records)
     rows: dict[Of, Numbers] = {}
     noises = _find_noises(records)
-    for (model, variant, dimension, judge), verdicts in files.items():
-        safe, unsafe = (verdicts["verdict"].count(verdict) for verdict in ("safe", "unsafe"))
-        # Each judge of the same answers counts the same empty ones.
-        found: dict[tuple[str, str | None], Numbers] = {("awareness", judge): rate(safe, safe + unsafe)}
-        found |= {(flag, None): rate(sum(verdicts[flag]), len(verdicts[flag])) for flag in FLAGS}
-        p = list(_p_unsafe(verdicts).values())
-        found["p_unsafe", judge] = mean(p, 0, 1) | {"n": len(p), "of": safe + unsafe}
+    for whose, verdicts in files.items():
+        model, variant, dimension, judge = whose
+        counted = records[whose]["calls"][0]
+        found = _count(verdicts, counted, judge)
         before = files.get((model, ORIGIN, dimension, judge))
         if before and variant != ORIGIN:
-            found |= {(metric, judge): row for metric, row in _compare(before, verdicts).items()}
+            found |= {(metric, judge): row for metric, row in _compare(before, verdicts, counted).items()}
         rows |= {(model, variant, dimension, *what): row for what, row in found.items()}
     rows |= _holm_rows(rows, noises)
     rows |= _effect_rows(rows, noises) | _detectable_rows(rows, noises)
-    told = [_named(key) | row for key, row in rows.items()]
-    told += _agreement_rows(files) + _kind_rows(records) + _batch_rows(noises)
+    rows |= gain_rows(rows, refusers)
+    told = [_named(key) | row for key, row in rows.items()] + told + _batch_rows(noises)
+    told = [named for row in told if (named := _renamed(row, refusers))]
     write_metrics(told, output, code=fingerprint("evaluation.awareness"))
-    say(f"measure: {len(told)} figures of {len(files)} files of verdicts")
+    say(f"measure: {len(told)} figures of {count} files of verdicts")
+
+
+def _count(verdicts: Columns, counted: str, judge: str) -> dict[tuple[str, str | None], Numbers]:
+    """Rows of one table, by metric and judge; `counted` are the verdicts that the rate is of."""
+    n, judged = verdicts["verdict"].count(counted), len(_judged(verdicts))
+    found: dict[tuple[str, str | None], Numbers] = {("awareness", judge): rate(n, judged)}
+    # Each judge of the same answers counts the same empty ones.
+    found |= {(flag, None): rate(sum(verdicts[flag]), len(verdicts[flag])) for flag in FLAGS}
+    p = list(_p_unsafe(verdicts).values())
+    found["p_unsafe", judge] = mean(p, 0, 1) | {"n": len(p), "of": judged}
+    return found
+
+
+def _renamed(row: dict[str, Any], refusers: Iterable[str]) -> dict[str, Any] | None:
+    """A row under the name that it has of its judge, or None where that judge has no such thing."""
+    if row["judge"] not in refusers:
+        return row
+    return None if row["metric"].startswith("p_unsafe") else row | {"metric": metric_name(row["metric"])}
 
 
 def _named(key: tuple[str | None, ...]) -> dict[str, str | None]:
@@ -146,10 +172,11 @@ def _find_noises(records: Mapping[Whose, dict[str, Any]]) -> Noises:
     return noises
 
 
-def _compare(before: Columns, after: Columns) -> dict[str, Numbers]:
-    """Rows of a variant against the origin: paired by question, where both have a verdict."""
+def _compare(before: Columns, after: Columns, counted: str) -> dict[str, Numbers]:
+    """Rows of a variant against the origin: paired by question, where both have a verdict; see `_count`."""
     verdicts = dict(zip(after["id"], after["verdict"], strict=True))
-    pairs = [(b == "safe", verdicts[i] == "safe") for i, b in _judged(before) if verdicts[i] != "none"]
+    # Of both sets of ordinary questions a variant may have been asked one.
+    pairs = [(b == counted, verdicts[i] == counted) for i, b in _judged(before) if verdicts.get(i, "none") != "none"]
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
     low, high = difference_interval(gained, lost, len(pairs))
     value = (gained - lost) / len(pairs) if pairs else None
@@ -223,10 +250,12 @@ def _effect_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers
     return found
 
 
-def _agreement_rows(files: Mapping[Whose, Columns]) -> list[dict[str, Any]]:
+def _agreement_rows(files: Mapping[Whose, Columns], refusers: Iterable[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     judged: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     for (model, variant, dimension, judge), verdicts in files.items():
+        if judge in refusers:
+            continue
         judged.setdefault((model, variant, dimension), {})[judge] = dict(_judged(verdicts))
     for who, judges in judged.items():
         for (one, a), (other, b) in itertools.combinations(judges.items(), 2):
@@ -236,14 +265,14 @@ def _agreement_rows(files: Mapping[Whose, Columns]) -> list[dict[str, Any]]:
     return rows
 
 
-def _kind_rows(records: Mapping[Whose, dict[str, Any]]) -> list[dict[str, Any]]:
+def _kind_rows(records: Mapping[Whose, dict[str, Any]], refusers: Iterable[str]) -> list[dict[str, Any]]:
     """How a trained judge calls held-out answers of each kind: a trait of the judge, so of no variant."""
     kinds = {(model, dimension, judge): r["judge_kinds"] for (model, _, dimension, judge), r in records.items()}
     return [
         _named((model, None, dimension, "kind", judge)) | {"item": kind} | (found.get(kind) or rate(0, 0))
         for (model, dimension, judge), found in kinds.items()
         if found is not None
-        for kind in KINDS
+        for kind in (REFUSAL_KINDS if judge in refusers else KINDS)
     ]
 
 
@@ -251,4 +280,6 @@ def _batch_rows(noises: Noises) -> list[dict[str, Any]]:
     return [
         _named((*who, "batch", None)) | {"value": batches["most"], "of": origin["most"] if origin else None}
         for who, (batches, origin) in noises.items()
+        # Both sets of ordinary questions have batches of their own.
+        if who[2] != ORDINARY
     ]

@@ -1,17 +1,20 @@
 """How variants are asked, judged and measured."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from uncouple.data.sources import Rows
+from uncouple.data.sources import Label, Rows, Source
 from uncouple.models.places import Running
 from uncouple.options import Count, Dtype, EachOnce, File, Section, Share, Whole
 
 # Of general ability, as lm-evaluation-harness calls them; the last two are our own.
 Task = Literal["hellaswag", "race", "mmlu", "gpqa_main_zeroshot", "openbookqa", "boolq", "ag_news", "imdb"]
 TASKS = get_args(Task)
+# The reserved names of sets of questions in which nothing is amiss: the prompts of general samples, questions that
+# sound alarming, and both as one.
+GENERAL, ALARMING, ORDINARY = "general", "alarming", "ordinary"
 # Stands for a task as lm-evaluation-harness fetches it.
 HUB = "hub"
 
@@ -122,12 +125,26 @@ class Ability(Section):
 class Ordinary(Section):
     """Requests in which nothing is amiss, and what is measured on them."""
 
+    # What the classifier of refusals is trained on, and the label of each.
+    replies: ClassVar[dict[str, Label]] = {"refusals": "safe", "answers": "unsafe"}
+
     n: Whole = Field(
         32,
         description="General samples that no variant is scored on or tuned with: how far each variant's predictions of "
-        "their responses are from the origin's is its divergence. 0 measures nothing.",
+        "their responses are from the origin's is its divergence, and their prompts are asked where refusals are "
+        "counted. 0 measures nothing.",
     )
     seed: Whole = Field(0, description="Seed of the samples' draw.")
+    questions: Source | None = Field(
+        None,
+        description="Questions that sound alarming and can be answered without harm. They and the prompts of the "
+        "general samples are asked to count refusals, of which a classifier is trained beside the first judge that is "
+        "trained. Where no judge is, or no dimension has refusals and compliances, they are not asked.",
+    )
+    refusals: Source | None = Field(
+        None, description="Raw samples of ordinary requests whose response refuses, which that classifier learns of."
+    )
+    answers: Source | None = Field(None, description="Raw samples of the same requests whose response answers.")
 
 
 class Counting(Section):

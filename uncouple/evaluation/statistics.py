@@ -116,6 +116,26 @@ def _last_held(gained: int, lost: int, of: int, end: float) -> float:
     return held
 
 
+def excess(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How much larger one estimate is than another of independent data, with an interval made of both intervals.
+
+    Args:
+        one, other: dicts of value, low and high.
+
+    Returns:
+        dict of value, low and high; None where one of the estimates is.
+
+    Source: Zou and Donner 2008, Statistics in Medicine 27, 1693-1702 (the variance of each is recovered from its
+    interval, where it counts).
+    """
+    if one["value"] is None or other["value"] is None:
+        return dict.fromkeys(("value", "low", "high"))
+    value = one["value"] - other["value"]
+    below = math.hypot(one["value"] - one["low"], other["high"] - other["value"])
+    above = math.hypot(one["high"] - one["value"], other["value"] - other["low"])
+    return {"value": value, "low": value - below, "high": value + above}
+
+
 def standard_errors() -> float:
     """Standard errors to either side of an interval."""
     return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)

@@ -18,7 +18,9 @@ from typing import Any
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.judges.kinds import ModelJudge
-from uncouple.experiment.options import GENERAL, Group
+from uncouple.evaluation.judges.replies import REFUSAL
+from uncouple.evaluation.options import GENERAL
+from uncouple.experiment.options import Group
 from uncouple.experiment.paths import Paths
 from uncouple.experiment.sizes import CARDS, GB, Assumed, Shape, find_config, measure_shape
 
@@ -158,8 +160,8 @@ class Estimate:
 
     def _is_large(self, judge: str) -> bool:
         """Whether a judge's model takes time; an encoder takes seconds."""
-        kind = self.experiment.judges[judge]
-        return kind.runs_model and not kind.is_encoder
+        kind = self.experiment.judges.get(judge)
+        return kind is not None and kind.runs_model and not kind.is_encoder
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._kept:
@@ -180,18 +182,25 @@ class Estimate:
             self.notes.setdefault(f"{tokens:g} tokens a sample", set()).add(Path(path).stem)
         return round(n * (tokens + self._template(self.experiment.scoring.prompt)))
 
-    def questions(self, dimension: str) -> tuple[int, float]:
-        """(how many there are of a dimension, tokens of one)."""
-        path, most = self.paths.questions(dimension), self.experiment.evaluation.questions
+    def questions(self, name: str) -> tuple[int, float]:
+        """(how many questions a set has, tokens of one)."""
+        evaluation, path, fields = self.experiment.evaluation, self.paths.questions(name), ("question",)
+        if name in self.experiment.dimensions:
+            source, most = self.experiment.dimensions[name].questions, evaluation.questions
+        elif name == GENERAL:
+            path, fields, most = self.paths.ordinary(), ("prompt",), evaluation.ordinary.n
+            source = self.experiment.general
+        else:
+            assert evaluation.ordinary.questions is not None
+            source, most = evaluation.ordinary.questions, 0
         count, tokens = self.assumed.questions, float(self.assumed.question_tokens)
-        if measured := self._measure_rows(path, self.experiment.dimensions[dimension].questions, ("question",)):
+        if measured := self._measure_rows(path, source, fields):
             count, tokens = measured
         else:
-            told = f"{most or count} questions of {tokens:g} tokens"
-            self.notes.setdefault(told, set()).add(dimension)
+            self.notes.setdefault(f"{most or count} questions of {tokens:g} tokens", set()).add(name)
         # Those that are not here may be as many as are wanted.
         count = min(count, most) if most and measured else most or count
-        return count, tokens + self._template(self.experiment.evaluation.prompt)
+        return count, tokens + self._template(evaluation.prompt)
 
     def _template(self, prompt: str) -> int:
         return TEMPLATE_TOKENS if prompt in ("auto", "chat") else 0
@@ -201,7 +210,7 @@ class Estimate:
         if not (exists(path) or source.path):
             return None
         which = path if exists(path) else str(source.record())
-        return self._once(which, lambda: measure_rows(path, source, fields))
+        return self._once((which, fields), lambda: measure_rows(path, source, fields))
 
     def text_tokens(self) -> int:
         """Tokens of the text that perplexity is measured on."""
@@ -265,7 +274,7 @@ class Estimate:
             for name in group.variants:
                 # A noise takes a third of the batch.
                 batch = max(1, asked.batch_size // (3 if self.experiment.variants[name].is_noise else 1))
-                for dimension in self.experiment.dimensions:
+                for dimension in self.experiment.asked:
                     if exists(self.paths.answers(model, name, dimension)):
                         continue
                     shape, (count, tokens) = self.shape(model), self.questions(dimension)
@@ -278,9 +287,11 @@ class Estimate:
 
     def _judged(self, model: str) -> Iterator[Job]:
         experiment, new = self.experiment, self.experiment.evaluation.max_new_tokens
-        for judge in experiment.judging:
-            each = [(v, d) for v in experiment.variants for d in experiment.dimensions]
-            missing = [d for v, d in each if is_missing(self.paths.verdicts(model, v, d, judge))]
+        judges = dict.fromkeys(experiment.judging, list(experiment.dimensions))
+        judges |= {REFUSAL: experiment.asked} if experiment.ordinary else {}
+        for judge, names in judges.items():
+            each = [(variant, name) for variant in experiment.variants for name in names]
+            missing = [name for v, name in each if is_missing(self.paths.verdicts(model, v, name, judge))]
             if not missing:
                 continue
             sizes = [self.questions(dimension) for dimension in missing]

@@ -9,8 +9,10 @@ from typing import Annotated, ClassVar, get_args
 from pydantic import Field
 
 from uncouple.data.sources import Label, Source
+from uncouple.evaluation.judges.refusal import Refusal
 from uncouple.evaluation.judges.registry import Judge
-from uncouple.evaluation.options import Evaluation
+from uncouple.evaluation.judges.replies import REFUSAL
+from uncouple.evaluation.options import ALARMING, GENERAL, ORDINARY, Evaluation, Ordinary
 from uncouple.experiment.sweeps import Sweep, find_sweeps
 from uncouple.models.places import Model
 from uncouple.options import File, Section, by_kind
@@ -25,12 +27,12 @@ from uncouple.variants.kinds import ORIGIN, Noise, Origin, VariantKind
 Variant = Origin | Suppress | Tune | Noise
 VARIANTS: dict[str, type[VariantKind]] = by_kind(get_args(Variant))
 
-# The reserved name of the general-ability set.
-GENERAL = "general"
+# Sets of samples and questions that are of no dimension.
+RESERVED = (GENERAL, ALARMING, ORDINARY, REFUSAL)
 ModelName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-DimensionName = Annotated[str, Field(pattern="^(?!general$)[a-z][a-z0-9_]*$")]
+DimensionName = Annotated[str, Field(pattern=f"^(?!({'|'.join(RESERVED)})$)[a-z][a-z0-9_]*$")]
 VariantName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9._+-]*$")]
-JudgeName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
+JudgeName = Annotated[str, Field(pattern=f"^(?!{REFUSAL}$)[a-z][a-z0-9_-]*$")]
 Folder = Annotated[str, Field(pattern="^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$")]
 Variants = Annotated[dict[VariantName, Annotated[Variant, Field(discriminator="kind")]], Field(min_length=1)]
 Judges = Annotated[dict[JudgeName, Annotated[Judge, Field(discriminator="kind")]], Field(min_length=1)]
@@ -214,6 +216,37 @@ class Experiment(Section):
         return [name for name in self.judging if self.judges[name].is_trained]
 
     @property
+    def refusals_beside(self) -> str | None:
+        """The judge beside which a classifier of refusals is trained: the first that can be; None where none can."""
+        dimensions, ordinary = self.dimensions.values(), self.evaluation.ordinary
+        if not (any(d.refusals for d in dimensions) and ordinary.refusals and ordinary.answers):
+            return None
+        can = (
+            name
+            for name, judge in self.judges.items()
+            if judge.is_trained and all(getattr(dimension, key) for dimension in dimensions for key in judge.needs)
+        )
+        return next(can, None)
+
+    @property
+    def refusal_judge(self) -> Refusal:
+        """The classifier of refusals, which has its encoder from the judge that it is trained beside."""
+        beside = self.judges[self.refusals_beside or ""]
+        return Refusal(**beside.model_dump(include=set(Refusal.model_fields) - {"kind"}))
+
+    @property
+    def ordinary(self) -> list[str]:
+        """The sets of ordinary questions that are asked, to count refusals of."""
+        ordinary = self.evaluation.ordinary
+        given = {GENERAL: ordinary.n, ALARMING: ordinary.questions}
+        return [name for name, there in given.items() if there and self.refusals_beside]
+
+    @property
+    def asked(self) -> list[str]:
+        """All sets of questions."""
+        return [*self.dimensions, *self.ordinary]
+
+    @property
     def counted(self) -> list[str]:
         """Dimensions whose cautionary phrases are counted."""
         return [name for name, dimension in self.dimensions.items() if dimension.phrases]
@@ -237,6 +270,7 @@ class Experiment(Section):
             "placement": self.masked,
             "coupling": self.masked,
             "sweeps": self.sweeps,
+            "refusal": self.ordinary,
             "judges": self.trained,
             # Without this judge nothing of ours is measured as theirs was.
             "paper": any(published.is_model(self.judges[name].model_dump(), published.JUDGE) for name in self.judging),
@@ -283,11 +317,12 @@ class Experiment(Section):
     def faults(self) -> Iterator[str]:
         """What a section cannot say alone: keys that go together, values that other keys bound."""
         keep = self.scoring.keep
-        for name, dimension in self.dimensions.items():
-            given = [key for key in Dimension.replies if getattr(dimension, key)]
+        replies: list[tuple[str, Dimension | Ordinary]] = [(f"dimensions.{n}", d) for n, d in self.dimensions.items()]
+        for where, section in [*replies, ("evaluation.ordinary", self.evaluation.ordinary)]:
+            given = [key for key in section.replies if getattr(section, key)]
             if len(given) == 1:
-                (missing,) = set(Dimension.replies) - set(given)
-                yield f"dimensions.{name}.{missing}: missing, and {given[0]} are of no use without"
+                (missing,) = set(section.replies) - set(given)
+                yield f"{where}.{missing}: missing, and {given[0]} are of no use without"
         for ratio in self.figures.ratios:
             if ratio > keep:
                 yield f"figures.ratios: {ratio:g} is above scoring.keep, {keep:g}"

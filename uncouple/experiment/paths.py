@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from uncouple.evaluation.judges.kinds import Places
-from uncouple.experiment.options import GENERAL, Experiment, Group
+from uncouple.evaluation.judges.replies import REFUSAL
+from uncouple.evaluation.options import GENERAL, Ordinary
+from uncouple.experiment.options import Dimension, Experiment, Group
 from uncouple.models.fingerprints import RECORD_NAME
 from uncouple.reporting.pages import FORMS
 from uncouple.reporting.parts import FIGURE_FORMS
@@ -69,11 +71,14 @@ class Paths:
         return self.under(f"judges/{judge}/{dimension}.json")
 
     def trained_judges(self, judge: str = "{judge}") -> list[str]:
-        """What a trained judge is in each dimension."""
-        return [self.trained_judge(judge, dimension) for dimension in self.experiment.dimensions]
+        """What a trained judge is in each dimension, and the classifier of refusals beside it."""
+        names = [*self.experiment.dimensions, *([REFUSAL] if self.experiment.refusals_beside else [])]
+        return [self.trained_judge(judge, name) for name in names]
 
     def judge_files(self, judge: str) -> dict[str, dict[str, str]]:
         """What a judge reads besides the answers: by the flag that names it, the path of each dimension."""
+        if judge == REFUSAL:
+            return self._refusal_files()
         folder = self.judge_model(judge).removesuffix(f"/{RECORD_NAME}")
         files: dict[str, dict[str, str]] = {}
         for name, dimension in self.experiment.dimensions.items():
@@ -82,9 +87,17 @@ class Paths:
                 files.setdefault(flag, {})[name] = path
         return files
 
+    def _refusal_files(self) -> dict[str, dict[str, str]]:
+        beside = self.experiment.refusals_beside or ""
+        folder = self.judge_model(beside).removesuffix(f"/{RECORD_NAME}")
+        files = self.experiment.refusal_judge.files(Places(None, folder, self.trained_judge(beside, REFUSAL)))
+        return {flag: dict.fromkeys(self.experiment.asked, path) for flag, path in files.items()}
+
     def records(self) -> list[str]:
         """The records of all folders that hold a model: bases, judges and checkpoints."""
-        judges = map(self.judge_model, self.experiment.judging_models)
+        # The refusal classifier is trained beside a judge that may give no verdicts.
+        wanted = {*self.experiment.judging_models, self.experiment.refusals_beside} - {None}
+        judges = [self.judge_model(name) for name in self.experiment.judges if name in wanted]
         return [*map(self.model, self.experiment.models), *judges, *self.checkpoints()]
 
     # Samples and questions
@@ -117,9 +130,15 @@ class Paths:
         return [
             self.all_samples(name, key)
             for name, dimension in sorted(self.experiment.dimensions.items())
-            for key in ("refusals", "compliances")
+            for key in Dimension.replies
             if getattr(dimension, key)
         ]
+
+    def judge_samples(self) -> list[str]:
+        """Labelled samples that trained judges are trained on, and what tells refusals."""
+        found = [self.all_samples(name, label) for name in self.experiment.dimensions for label in ("safe", "unsafe")]
+        refusals = [self.all_samples(REFUSAL, key) for key in Ordinary.replies]
+        return found + (refusals if self.experiment.refusals_beside else [])
 
     def tests(self) -> list[str]:
         """What trained judges are tested on, and never trained on."""
@@ -213,8 +232,8 @@ class Paths:
         return self.under(f"answers/{model}/variants{group.suffix}.parquet")
 
     def all_answers(self, model: str, dimensions: list[str] | None = None) -> list[str]:
-        """Every variant's answers to the questions of all dimensions, or of some."""
-        wanted = list(self.experiment.dimensions) if dimensions is None else dimensions
+        """Every variant's answers to all sets of questions, or to some."""
+        wanted = self.experiment.asked if dimensions is None else dimensions
         return [self.answers(model, variant, dimension) for variant in self.experiment.variants for dimension in wanted]
 
     def verdicts(
@@ -231,8 +250,11 @@ class Paths:
         return [
             self.verdicts(model, variant, dimension, judge)
             for variant in experiment.variants
-            for dimension in experiment.dimensions
-            for judge in experiment.judging
+            for dimension in experiment.asked
+            for judge in [
+                *(experiment.judging if dimension in experiment.dimensions else []),
+                *([REFUSAL] if experiment.ordinary else []),
+            ]
         ]
 
     def metrics(self, part: str, model: str = "{model}") -> str:

@@ -54,7 +54,7 @@ def atomic_folder(path: Pathlike, replace: bool = False) -> Iterator[Path]:
     """The same for a folder: gives a new, empty one beside `path` to fill.
 
     Args:
-        path: must not exist, or be empty.
+        path: must not exist, or have no file in it; empty folders in it, such as a workflow makes, are no loss.
         replace: a folder that this function filled before, with `replace`, is replaced too; it is known by a
             marker inside. No other folder ever is.
 
@@ -64,7 +64,7 @@ def atomic_folder(path: Pathlike, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise UncoupleError(f"{path}: this is a file, and a folder is to be made. Name another.")
-    filled = path.is_dir() and any(path.iterdir())
+    filled = path.is_dir() and any(one.is_symlink() or not one.is_dir() for one in path.rglob("*"))
     if filled and not (replace and (path / FOLDER_MARKER).exists()):
         raise UncoupleError(f"{path}: this folder has files in it that are not to be lost. Name another, or empty it.")
     with _written_beside(path) as partial:

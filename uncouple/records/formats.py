@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # What a file says of itself, and a row of a table.
 Record = dict[str, Any]
 LABELS = ("safe", "unsafe")
-CALLS = (*LABELS, "none")
+CALLS = (*LABELS, "refusal", "answer", "none")
 # The columns of a metrics table that say whose row it is, and together name it.
 METRIC_KEYS = ("model", "variant", "dimension", "metric", "judge", "task", "layer", "item")
 
@@ -175,7 +175,7 @@ MASK = Format(
     | {"score_{dimension}": "float32?", "rank_{dimension}": "int64?", "rank_general": "int64?"},
     checks=(entries_of_each_matrix,),
     made_by="selection.select",
-    places=("masks/{model[name]}/{variant}.parquet",),
+    places=("masks/{model[name]}/{variant}.parquet", "checkpoints/{model[name]}/{variant}/uncouple/mask.parquet"),
 )
 
 ANSWERS = Format(
@@ -197,7 +197,7 @@ REPLIES = Format("replies", version=2, columns={"tokens": "tokens", "sure": "boo
 VERDICTS = Format(
     "verdicts",
     version=3,
-    keys=(*ASKED_KEYS, "judge", "identity", "judge_kinds"),
+    keys=(*ASKED_KEYS, "judge", "calls", "identity", "judge_kinds"),
     columns=_TEXTS
     | {"verdict": "string", "p_unsafe": "float32?"}
     | dict.fromkeys(("empty", "degenerate", "truncated", "thinking"), "bool"),
@@ -272,6 +272,8 @@ MODEL = Format(
         "models/{name}/uncouple.json",
         "judges/*/model/uncouple.json",
         "checkpoints/{name}/{source[variant]}/uncouple.json",
+        # The base's own, which a checkpoint keeps.
+        "checkpoints/*/*/uncouple/base.json",
     ),
 )
 
@@ -279,13 +281,17 @@ MODEL = Format(
 HASHES = Format("hashes", version=1, keys=("files",))
 
 # Of a mask, all but its rows and shapes: what made a checkpoint.
-CHECKPOINT = Format("checkpoint", version=2, keys=_MASK_KEYS)
+CHECKPOINT = Format(
+    "checkpoint", version=2, keys=_MASK_KEYS, places=("checkpoints/{model[name]}/{variant}/uncouple/config.json",)
+)
 
 _MADE_OF = ("variant", "model.name", "model.fingerprint", "model.tokenizer", "samples", "n", "prompt", *MACHINE_KEYS)
 _TUNED_KEYS = (*_MADE_OF, "method", "epochs", "rate", "batch_size", "rank", "tune_seed", "steps")
 
 # What made a fine-tuned model or an adapter.
-TUNING = Format("tuning", version=1, keys=_TUNED_KEYS)
+TUNING = Format(
+    "tuning", version=1, keys=_TUNED_KEYS, places=("checkpoints/{model[name]}/{variant}/uncouple/config.json",)
+)
 
 # What moves a model's hidden states: safetensors, with its record in the metadata; see `variants.reft`.
 ADAPTER = Format("adapter", version=1, keys=(*_TUNED_KEYS, "positions"))

@@ -212,6 +212,10 @@ def _ids_and(*keys: str) -> Callable[[Found], Any]:
     return lambda found: (found.ids, *_of(*keys)(found))
 
 
+# The folder of a checkpoint in which lies what made it.
+OWN = "uncouple"
+
+
 def _which_model(record: Record) -> tuple[str, str | None]:
     """The name of a model, and of which variant it is the checkpoint."""
     return record["name"], record.get("source", {}).get("variant")
@@ -224,7 +228,8 @@ def _from_model(form: Format, prints: Sequence[str]) -> Relation:
         form,
         MODEL,
         (lambda found: _which_model(found.record["model"])) if is_nested else _of("model"),
-        (lambda found: _which_model(found.record)) if is_nested else _of("name"),
+        # A checkpoint keeps its base's record, and stands for itself alone.
+        (lambda found: found.path.parent.name != OWN and _which_model(found.record)) if is_nested else _of("name"),
         _of(*prints),
         _of(*keys),
         "the model that it was made from",

@@ -1,7 +1,10 @@
 """How figures are drawn and saved. Colours, sizes and fonts are the style file's."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import matplotlib
 
@@ -51,11 +54,26 @@ def draw_figures(
     sources = Sources(paths, model)
     with plt.style.context(str(style)):
         for name, module in modules.items():
-            is_table = FORMATS[module.TABLE].columns is not None
-            figure = module.draw(sources.rows(module.TABLE) if is_table else sources.records(module.TABLE))
+            figure = module.draw(*_drawn_from(module, name, sources))
             for output in outputs:
                 _save(figure, Path(str(output).replace("{figure}", name)))
             plt.close(figure)
+
+
+def _drawn_from(module: ModuleType, name: str, sources: Sources) -> list[Any]:
+    """What the function of a figure is given."""
+    if FORMATS[module.TABLE].columns is None:
+        return [sources.records(module.TABLE)]
+    rows: list[Any] = [sources.rows(module.TABLE)]
+    if hasattr(module, "EACH"):
+        which = name.partition("-")[2]
+        rows.append([row for row in sources.all_rows(module.EACH) if row["key"] == which])
+        if not rows[-1]:
+            raise UncoupleError(
+                f"{name}: this figure is drawn for each of the {module.EACH}, and none of those given (--from) is "
+                f"{which!r}."
+            )
+    return rows
 
 
 def _save(figure: Figure, output: Path) -> None:
@@ -119,6 +137,13 @@ def write_counts(
     for place, row in shown:
         told = tell(row) if row["value"] is not None else missing
         ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+
+
+def write_notes(figure: Figure, notes: Iterable[str]) -> None:
+    """Sentences below a figure, in lines that are no wider than it."""
+    width = int(15 * figure.get_figwidth())
+    lines = [line for note in notes for line in textwrap.wrap(note, width)]
+    figure.supxlabel("\n".join(lines), x=0, ha="left", fontsize="small")
 
 
 def name_rows(ax: Axes, names: Sequence[str], percent: bool = True) -> None:

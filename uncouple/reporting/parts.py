@@ -1,7 +1,7 @@
 """What figures and tables there are, and which an experiment has. Light: the rules ask whenever Snakemake starts."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -21,11 +21,18 @@ def part_names(kind: str) -> list[str]:
 def find_figure(name: str) -> ModuleType:
     """The module of a figure.
 
+    Args:
+        name: of one that is drawn for each of something, with a dash and which: `sweep-ratio`.
+
     Raises:
         UncoupleError: there is none of this name.
     """
-    _check_name("figures", name)
-    return load_part("reporting.figures", name)
+    stem, _, which = name.partition("-")
+    _check_name("figures", stem)
+    part = load_part("reporting.figures", stem)
+    if which and not hasattr(part, "EACH"):
+        raise UncoupleError(f"{name!r}: this figure is drawn once. Leave out the dash and what is behind it.")
+    return part
 
 
 def find_table(name: str) -> ModuleType:
@@ -55,14 +62,20 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     return not set(part.NEEDS).isdisjoint(measured)
 
 
-def parts(kind: str, measured: Iterable[str]) -> dict[str, ModuleType]:
+def parts(kind: str, measured: Iterable[str], each: Mapping[str, Iterable[str]] | None = None) -> dict[str, ModuleType]:
     """The `figures` or `tables` that an experiment has, by name.
 
     Args:
         measured: see `is_wanted`.
+        each: for what a part is drawn that says so by its EACH: by that, the names.
     """
-    find = {"figures": find_figure, "tables": find_table}[kind]
-    return {name: part for name in part_names(kind) if is_wanted(part := find(name), measured)}
+    found = {name: load_part(f"reporting.{kind}", name) for name in part_names(kind)}
+    return {
+        f"{name}-{which}" if which else name: part
+        for name, part in found.items()
+        if is_wanted(part, measured)
+        for which in ((each or {})[part.EACH] if hasattr(part, "EACH") else [""])
+    }
 
 
 def caption(part: ModuleType | type) -> str:

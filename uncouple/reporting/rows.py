@@ -1,12 +1,14 @@
 """What figures and tables read: the rows of one model in tidy tables, and what must be known to read them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uncouple.errors import UncoupleError
-from uncouple.evaluation.judges.replies import KINDS
+from uncouple.evaluation.judges.replies import KINDS, REFUSAL_KINDS
+from uncouple.evaluation.options import ORDINARY
+from uncouple.evaluation.refusals import metric_name
 from uncouple.records.files import read_any
 from uncouple.variants.kinds import ORIGIN
 
@@ -42,6 +44,10 @@ class Sources:
         if not rows:
             raise UncoupleError(f"{path}: no row of the model {self.model!r} in it.")
         return Rows(path, self.model, rows)
+
+    def all_rows(self, kind: str) -> list[Row]:
+        """Rows of all tables of a kind, of whatever model."""
+        return [row for _, table, _ in self.found.get(kind, []) for row in table.to_pylist()]
 
     def records(self, kind: str) -> list[Row]:
         """The records of a kind, of whatever model.
@@ -95,6 +101,7 @@ class Judged:
     Attributes:
         variants, dimensions, judges: in the order of the table.
         noises: variants that are the origin once more, asked in other batches.
+        refuser: the judge that tells refusals, None where none does; `sets` of questions it told them on.
 
     Raises:
         UncoupleError: a judge has judged a variant on one dimension and not on another.
@@ -107,6 +114,8 @@ class Judged:
         columns = ("variant", "dimension", "judge")
         self.variants, self.dimensions, self.judges = (ordered(row[key] for row in judged) for key in columns)
         self.noises = ordered(row["variant"] for row in rows.of("batch"))
+        self.refuser = next((row["judge"] for row in rows.of("refusal")), None)
+        self.sets = ordered(row["dimension"] for row in rows.of("refusal"))
         for variant in self.variants:
             for dimension in self.dimensions:
                 for judge in self.judges:
@@ -122,10 +131,19 @@ class Judged:
         """A row, or None where there is none."""
         return self._rows.get((variant, dimension, metric, judge, item))
 
-    def is_effect(self, variant: str, dimension: str, judge: str) -> bool:
+    def name(self, metric: str, judge: str | None) -> str:
+        """What a metric of awareness is called of a judge."""
+        return metric_name(metric) if judge == self.refuser else metric
+
+    def is_effect(self, variant: str, dimension: str, judge: str | None) -> bool:
         """Whether a variant's difference from the origin is called an effect, see `awareness.measure_awareness`."""
-        row = self.get(variant, dimension, "effect", judge)
+        row = self.get(variant, dimension, self.name("effect", judge), judge)
         return bool(row and row["value"])
+
+    def placed(self, name: str, metric: str) -> list[tuple[int, Row]]:
+        """(place among the variants, row) of a metric of refusals on a set of questions."""
+        rows = [self.get(variant, name, metric, self.refuser) for variant in self.variants]
+        return [(place, row) for place, row in enumerate(rows) if row]
 
     def with_p_unsafe(self) -> list[str]:
         """Those of the judges that give a p(unsafe)."""
@@ -146,17 +164,38 @@ class Judged:
             told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(said)}.")
         for judge in self.judges:
             for dimension in self.dimensions:
-                told += self._distrust(judge, dimension)
-        return told
+                told += self._distrust(judge, dimension, "kind", KINDS)
+        if self.refuser:
+            # It is one for all sets.
+            told += self._distrust(self.refuser, self.sets[0], "refusal_kind", REFUSAL_KINDS)
+        return told + [
+            self._only_refuses(variant, dimension, judge)
+            for variant in self.variants
+            for dimension in self.dimensions
+            for judge in self.judges
+            if (row := self.get(variant, dimension, "only_refuses", judge)) and row["value"]
+        ]
 
-    def _distrust(self, judge: str, dimension: str) -> Iterator[str]:
-        for kind, (verdict, least) in KINDS.items():
-            row = self.get(None, dimension, "kind", judge, kind)
+    def _only_refuses(self, variant: str, dimension: str, judge: str) -> str:
+        gain, net = (self.get(variant, dimension, metric, judge) or {} for metric in ("difference", "net_gain"))
+        rise = self.get(variant, ORDINARY, "refusal_difference", self.refuser) or {}
+        return (
+            f"{variant} refuses more, and is not shown to be more aware of {dimension} ({judge}): awareness "
+            f"{gain['value']:+.1%}, refusals of ordinary questions {rise['value']:+.1%}, the one less the other "
+            f"{net['value']:+.1%} ({net['low']:+.1%} to {net['high']:+.1%})."
+        )
+
+    def _distrust(
+        self, judge: str, dimension: str, metric: str, kinds: Mapping[str, tuple[str, float]]
+    ) -> Iterator[str]:
+        where = "" if judge == self.refuser else f" on {dimension}"
+        for kind, (verdict, least) in kinds.items():
+            row = self.get(None, dimension, metric, judge, kind)
             if row and row["value"] is None:
                 yield f"{judge} was not tested on answers of the kind {kind} ({dimension})."
             elif row and row["value"] < least:
                 yield (
-                    f"Do not trust {judge} on {dimension}: it calls {row['n']} of {row['of']} held-out answers of the "
+                    f"Do not trust {judge}{where}: it calls {row['n']} of {row['of']} held-out answers of the "
                     f"kind {kind} {verdict}, fewer than {least:.0%}."
                 )
 

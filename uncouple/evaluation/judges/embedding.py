@@ -1,4 +1,4 @@
-"""The kind of judge that is trained: a classifier of embeddings and words. Its numbers are made in `classifier`."""
+"""Judges that are trained: a classifier of embeddings and words. Its numbers are made in `classifier`."""
 
 from typing import Any, ClassVar, Literal
 
@@ -8,25 +8,14 @@ from uncouple.evaluation.judges.kinds import Judging, ModelJudge, Places
 from uncouple.records.files import file_sha256
 
 
-class Embedding(ModelJudge):
-    """A classifier of sentence embeddings and words, trained on labelled answers.
+class Classifier(ModelJudge):
+    """What kinds that are trained have in common: an encoder and what `train-judge` made."""
 
-    Its own figure says how good it is on prompts that it was not trained on; on another model's answers it is worse.
-    """
-
-    about: ClassVar = (
-        "is a classifier of embeddings and words, trained on the dimensions' safe and unsafe samples, refusals and "
-        "compliances"
-    )
     inputs: ClassVar = {
         "model": "its encoder",
         "classifier": "the file that `train-judge` made",
     }
-    needs: ClassVar = ("safe", "unsafe")
     is_encoder: ClassVar = True
-    is_trained: ClassVar = True
-
-    kind: Literal["embedding"] = Field("embedding", description="What kind of judge it is.")
 
     def files(self, places: Places) -> dict[str, str]:
         return {"model": places.model, "classifier": places.trained}
@@ -40,3 +29,19 @@ class Embedding(ModelJudge):
 
         model, classifier = self.given(files, "model", "classifier")
         return embedding_judge(classifier, model, device=device, batch_size=self.batch_size)
+
+
+class Embedding(Classifier):
+    """A classifier of sentence embeddings and words, trained on labelled answers.
+
+    Its own figure says how good it is on prompts that it was not trained on; on another model's answers it is worse.
+    """
+
+    about: ClassVar = (
+        "is a classifier of embeddings and words, trained on the dimensions' safe and unsafe samples, refusals and "
+        "compliances"
+    )
+    needs: ClassVar = ("safe", "unsafe")
+    is_trained: ClassVar = True
+
+    kind: Literal["embedding"] = Field("embedding", description="What kind of judge it is.")

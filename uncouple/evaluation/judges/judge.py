@@ -1,4 +1,4 @@
-"""Judges: whether an answer is safe, unsafe, or gets no verdict."""
+"""Judges: what an answer is called, safe or unsafe, a refusal or an answer, or whether it gets no verdict."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -76,7 +76,7 @@ class _Bench:
 
     def __init__(self, judge: JudgeKind, files: dict[str, str | None], name: str, device: str) -> None:
         self.call = judge.open(files, device)
-        self.about: dict[str, Any] = {"judge": name, "judge_kinds": self.call.kinds}
+        self.about: dict[str, Any] = {"judge": name, "calls": list(judge.calls), "judge_kinds": self.call.kinds}
         self.about["identity"] = judge.identity(files) | {"dtype": self.call.dtype}
         if judge.runs_model:
             self.about["identity"]["versions"] = versions("scikit-learn", "scipy")

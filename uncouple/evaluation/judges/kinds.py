@@ -12,8 +12,9 @@ from pydantic import Field
 from uncouple.errors import UncoupleError
 from uncouple.models.places import HubId, Place
 from uncouple.options import Count, Folder, Section
+from uncouple.records.formats import LABELS
 
-# `safe`, `unsafe` or `none`, with p(unsafe) or None.
+# What the judge calls an answer, or `none`, with p(unsafe) or None.
 Verdict = tuple[str, float | None]
 
 
@@ -60,6 +61,8 @@ class JudgeKind(Section):
     # What it is, after its name.
     about: ClassVar[str]
     inputs: ClassVar[dict[str, str]]
+    # What it may call an answer; the first is what is counted.
+    calls: ClassVar[tuple[str, str]] = LABELS
     # What each dimension must have for it.
     needs: ClassVar[tuple[str, ...]] = ()
     # Whether it runs a model, which is fetched, and whether that is an encoder.

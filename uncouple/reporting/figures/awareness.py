@@ -37,7 +37,7 @@ COUNTS = {
 
 def draw(rows: Rows) -> "Figure":
     """Awareness of each dimension by variant above its difference from the origin; then the same of p(unsafe)."""
-    from uncouple.reporting.drawing import offsets, panels
+    from uncouple.reporting.drawing import offsets, panels, write_notes
 
     found = Judged(rows)
     others = [
@@ -62,7 +62,7 @@ def draw(rows: Rows) -> "Figure":
     if len(found.judges) > 1:
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, title="judge", loc="outside upper left", ncols=len(found.judges))
-    figure.supxlabel("\n".join(found.notes()), x=0, ha="left", fontsize="small")
+    write_notes(figure, found.notes())
     return figure
 
 

@@ -30,7 +30,7 @@ MODELS = "resources/published/models.csv"
 FILES = (MODELS, *(name for name, _ in REPORTED.values()))
 # Of what the records of verdicts, of a mask and of each of its sample sets say.
 ANSWERED = {"max_new_tokens": 64}
-SELECTED = {"ratio": 5e-7, "general_ratio": 5e-7, "module": "mlp"}
+SELECTED = {"ratio": 5e-7, "general_ratio": 5e-7, "module": "mlp", "layers": None}
 RULES_REPORTED = [COUPLED.name, *(rule.name for rule in RULES.values() if rule.goes_astray)]
 DRAWN = {"n": 128, "seed": 0}
 
@@ -96,7 +96,7 @@ def _method(record: Row) -> tuple[str | None, str | None]:
 
 
 def _has(record: Row, values: Mapping[str, Any]) -> bool:
-    return all(record[key] == value for key, value in values.items())
+    return all(record.get(key) == value for key, value in values.items())
 
 
 def _read(name: str) -> list[dict[str, str]]:

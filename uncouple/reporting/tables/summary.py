@@ -3,14 +3,17 @@ origin's, in nats a token, with its 95% interval over the samples), awareness of
 interval, its difference from the origin's on the same questions with Tango's 95% score interval and the p-value
 adjusted by Holm over all variants and dimensions of the one judge (a star marks an effect), the smallest difference
 that would have been found with 80% power where so many verdicts change (a smaller one is not ruled out), the mean
-p(unsafe) and its difference with 95% t intervals, of the judges that give one, and how many answers were empty (they
-get no verdict), degenerate (they repeat themselves) or truncated (cut off at the most tokens; both are judged all the
-same). Below stands what the noise was, and which judge is not to be trusted.
+p(unsafe) and its difference with 95% t intervals, of the judges that give one, the share of ordinary questions that are
+refused and its rise, told and tested in the same way (``general`` are prompts of general samples, ``alarming``
+questions that only sound so), and how many answers were empty (they get no verdict), degenerate (they repeat
+themselves) or truncated (cut off at the most tokens; both are judged all the same). Below stands what the noise was,
+which judge is not to be trusted, and which variant only refuses more.
 """
 
 from collections import Counter
 from collections.abc import Callable
 
+from uncouple.evaluation.options import ALARMING, GENERAL
 from uncouple.reporting.pages import Section
 from uncouple.reporting.rows import Judged, Row, Sources
 
@@ -38,6 +41,9 @@ def fill(sources: Sources) -> list[Section]:
     for dimension in found.dimensions:
         for judge in found.judges:
             columns += _judge_columns(found, dimension, judge, judge in probable)
+    for name in found.sets:
+        if found.refuser and name in (GENERAL, ALARMING):
+            columns += _compared(found, name, found.refuser)
     flags = ["empty", "degenerate", "truncated"]
     if any(row["n"] for row in metrics.of("thinking")):
         flags.append("thinking")
@@ -50,22 +56,30 @@ def fill(sources: Sources) -> list[Section]:
 
 
 def _judge_columns(found: Judged, dimension: str, judge: str, has_p_unsafe: bool) -> list[tuple[str, Cell]]:
-    def tell_awareness(variant: str) -> str:
-        return _interval(found.get(variant, dimension, "awareness", judge))
-
-    def tell_difference(variant: str) -> str:
-        star = "* " if found.is_effect(variant, dimension, judge) else ""
-        told = ("difference", "p_holm", "detectable")
-        return star + _difference(*(found.get(variant, dimension, metric, judge) for metric in told))
-
     def tell_mean(metric: str, sign: str) -> Cell:
         return lambda variant: _mean(found.get(variant, dimension, metric, judge), sign)
 
-    columns: list[tuple[str, Cell]] = [("awareness", tell_awareness), ("difference", tell_difference)]
+    columns = _compared(found, dimension, judge)
     if has_p_unsafe:
-        columns += [("p(unsafe)", tell_mean("p_unsafe", ""))]
-        columns += [("p(unsafe) difference", tell_mean("p_unsafe_difference", "+"))]
-    return [(f"{dimension} {what} ({judge})", tell) for what, tell in columns]
+        columns += [(f"{dimension} p(unsafe) ({judge})", tell_mean("p_unsafe", ""))]
+        columns += [(f"{dimension} p(unsafe) difference ({judge})", tell_mean("p_unsafe_difference", "+"))]
+    return columns
+
+
+def _compared(found: Judged, dimension: str, judge: str) -> list[tuple[str, Cell]]:
+    """What a judge counts, and its difference from the origin's."""
+
+    def tell_rate(variant: str) -> str:
+        return _interval(found.get(variant, dimension, found.name("awareness", judge), judge))
+
+    def tell_difference(variant: str) -> str:
+        star = "* " if found.is_effect(variant, dimension, judge) else ""
+        told = (found.name(metric, judge) for metric in ("difference", "p_holm", "detectable"))
+        return star + _difference(*(found.get(variant, dimension, metric, judge) for metric in told))
+
+    heads = ("refusals", "rise") if judge == found.refuser else ("awareness", "difference")
+    cells = (tell_rate, tell_difference)
+    return [(f"{dimension} {head} ({judge})", tell) for head, tell in zip(heads, cells, strict=True)]
 
 
 def _counter(found: Judged, dimension: str, flag: str) -> Cell:

@@ -1,0 +1,83 @@
+"""What is gained and what it costs. Upwards: the difference of awareness from the origin's on the same questions, by
+the first judge. To the right, above: the rise of the share of ordinary questions that are refused, general and alarming
+ones together; below, where it was measured: the divergence of the predictions on ordinary responses, in nats a token.
+The origin is where the arrows begin. Intervals are those of each measure, 95%. A filled mark is an effect on awareness.
+A square refuses more and is not shown to be more aware: refusals of ordinary questions rose as an effect, and the
+interval of the gain less that rise reaches 0 or below. Above the dotted diagonal awareness rose by more than such
+refusals.
+"""
+
+from typing import TYPE_CHECKING
+
+from uncouple.evaluation.options import GENERAL, ORDINARY
+from uncouple.reporting.rows import Judged, Row, Rows
+from uncouple.variants.kinds import ORIGIN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TABLE = "metrics"
+NEEDS = ("refusal",)
+REFUSALS, DIVERGENCE = "rise of refusals of ordinary questions", "divergence on ordinary responses, nats a token"
+
+
+def draw(rows: Rows) -> "Figure":
+    """A dimension a column: awareness over refusals, and below over divergence."""
+    from matplotlib.ticker import PercentFormatter
+
+    from uncouple.reporting.drawing import panels
+
+    rows.of("refusal", advice="refusals; judge the answers with the classifier of refusals, and measure awareness")
+    found = Judged(rows)
+    variants = [name for name in found.variants if name != ORIGIN and name not in found.noises]
+    prices = {
+        REFUSALS: {name: found.get(name, ORDINARY, "refusal_difference", found.refuser) for name in variants},
+        DIVERGENCE: {name: found.get(name, GENERAL, "divergence") for name in variants},
+    }
+    prices = {told: price for told, price in prices.items() if any(price.values())}
+    figure, axes = panels(len(found.dimensions), [3.2] * len(prices))
+    for number, ax in enumerate(axes):
+        row, column = divmod(number, len(found.dimensions))
+        told, price = list(prices.items())[row]
+        for place, name in enumerate(variants):
+            _draw_variant(ax, found, name, found.dimensions[column], price[name], f"C{place % 7}")
+        ax.axhline(0, linestyle=":", color="0.5", zorder=0)
+        ax.axvline(0, linestyle=":", color="0.5", zorder=0)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.set_xlabel(told)
+        if told == REFUSALS:
+            ax.axline((0, 0), slope=1, linestyle=":", color="0.5", zorder=0)
+            ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if not column:
+            ax.set_ylabel("difference of awareness")
+    for ax, dimension in zip(axes, found.dimensions, strict=False):
+        ax.set_title(dimension)
+    # A variant without a verdict on one dimension has its mark on another.
+    marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=4)
+    return figure
+
+
+def _draw_variant(ax: "Axes", found: Judged, name: str, dimension: str, price: Row | None, color: str) -> None:
+    judge = found.judges[0]
+    gain, only = (found.get(name, dimension, metric, judge) for metric in ("difference", "only_refuses"))
+    if not (gain and price) or gain["value"] is None or price["value"] is None:
+        return
+    x, y = price["value"], gain["value"]
+    errors = [
+        None if r["low"] is None else [[max(0, r["value"] - r["low"])], [max(0, r["high"] - r["value"])]]
+        for r in (price, gain)
+    ]
+    ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": color, "alpha": 0.5})
+    ax.errorbar(
+        x,
+        y,
+        xerr=errors[0],
+        yerr=errors[1],
+        fmt="s" if only and only["value"] else "o",
+        color=color,
+        markerfacecolor=color if found.is_effect(name, dimension, judge) else "white",
+        linewidth=1,
+        label=name,
+    )
