@@ -1,4 +1,4 @@
-"""experiments/quick.yaml on a tiny model: every kind of variant is made, asked, judged and measured, and every figure."""
+"""experiments/quick.yaml on a tiny model: every kind of variant is made, asked and measured, and every figure."""
 
 import pytest
 import yaml
