@@ -5,7 +5,7 @@ import yaml
 from clone import Clone
 from conftest import ROOT
 
-from uncouple.experiment.config import read_experiment
+from uncouple.experiment.config import lay_over, load, read_experiment
 from uncouple.experiment.options import VARIANTS
 from uncouple.experiment.paths import PLAIN, Paths
 from uncouple.records.files import read_table
@@ -50,11 +50,11 @@ def test_each_variant_is_answered_judged_and_measured_and_each_figure_is_there(t
     clone.config["scoring"] |= {"module": "all", "layers_per_shard": 0}
     clone.config["evaluation"]["ability"] = None
     clone.snakemake()
-    (clone.folder / "whole.yaml").write_text(yaml.safe_dump(clone.config))
+    default = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    experiment = load(lay_over(default, clone.config), clone.folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone.folder)
-        paths = Paths(read_experiment("whole.yaml"))
-        experiment, names = paths.experiment, list(paths.experiment.variants)
+        paths, names = Paths(experiment), list(experiment.variants)
         assert len(names) > 20
         assert all(read_table(path, ANSWERS)[0].num_rows for path in paths.all_answers("tiny"))
         assert all(read_table(path, VERDICTS)[0].num_rows for path in paths.all_verdicts("tiny"))
