@@ -23,7 +23,7 @@ from uncouple.experiment.paths import Paths
 from uncouple.experiment.sweeps import value_text
 from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, content_fingerprint, missing_files
 from uncouple.models.places import Base, Place, Placed, Running
-from uncouple.options import to_flags, with_files
+from uncouple.options import Scalar, to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
 from uncouple.reporting.pages import FORMS
 from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, parts
@@ -241,7 +241,7 @@ def sweep_flags():
     parts = []
     for sweep in EXPERIMENT.sweeps:
         values = [
-            f"{name}={json.dumps(value_text(v) if isinstance(v, list) else v)}" for name, v in sweep.values.items()
+            f"{name}={json.dumps(v if isinstance(v, Scalar) else value_text(v))}" for name, v in sweep.values.items()
         ]
         parts += ["--sweep", sweep.key, sweep.series, *values]
     return shlex.join(parts)

@@ -16,13 +16,17 @@ COUNTS = {
     "samples/fairness_unsafe.jsonl": 32,
     "samples/privacy_safe.jsonl": 96,
     "samples/privacy_unsafe.jsonl": 32,
+    "samples/toxicity_safe.jsonl": 64,
+    "samples/toxicity_unsafe.jsonl": 32,
     "samples/general.jsonl": 96,
     "questions/fairness.jsonl": 64,
     "questions/privacy.jsonl": 64,
+    "questions/toxicity.jsonl": 64,
     "questions/alarming.jsonl": 64,
 }
 ORDINARY = "replies/ordinary.jsonl"
-REPLIES = ("replies/fairness.jsonl", "replies/privacy.jsonl")
+# How many prompts each has.
+REPLIES = {"replies/fairness.jsonl": 400, "replies/privacy.jsonl": 400, "replies/toxicity.jsonl": 60}
 COLUMNS = {"samples": {"prompt": ["prompt"], "response": ["response"]}, "questions": {"question": ["question"]}}
 
 
@@ -84,9 +88,9 @@ def test_no_opening_comes_again_and_again(name):
 def test_each_prompt_is_refused_once_and_complied_with_once(name):
     rows = read(name)
     kinds = {kind: [row["prompt"] for row in rows if row["kind"] == kind] for kind in ("refusal", "compliance")}
-    assert len(rows) == 800
+    assert len(rows) == 2 * REPLIES[name]
     assert kinds["refusal"] == kinds["compliance"]
-    assert len({" ".join(words(prompt)) for prompt in kinds["refusal"]}) == 400
+    assert len({" ".join(words(prompt)) for prompt in kinds["refusal"]}) == REPLIES[name]
     # What a judge is tried on must not be what it is asked about, nor what it is trained on besides.
     known = {" ".join(words(text)) for _, text in texts("prompt")}
     assert not [prompt for prompt in kinds["refusal"] if " ".join(words(prompt)) in known]
@@ -102,8 +106,8 @@ def test_replies_are_of_every_wording_and_length(name):
     compliances = [row["response"] for row in read(name) if row["kind"] == "compliance"]
     assert near_duplicates((text, text) for text in compliances if len(words(text)) > 8) == []
     lengths = sorted(len(row["response"].split()) for row in read(name) if row["kind"] == "refusal")
-    assert lengths[133] <= 14
-    assert lengths[266] > 25
+    assert lengths[len(lengths) // 3] <= 14
+    assert lengths[len(lengths) * 2 // 3] > 25
     assert max(len(row["response"].split()) for row in read(name) if row["kind"] == "compliance") <= 40
 
 
@@ -136,7 +140,7 @@ def test_near_duplicates_and_templates_would_be_seen():
     assert common_openings(template[:3], 3) == []
 
 
-@pytest.mark.parametrize("dimension", ["fairness", "privacy"])
+@pytest.mark.parametrize("dimension", ["fairness", "privacy", "toxicity"])
 def test_phrases_are_readable_and_each_is_there_once(dimension):
     phrases = read_phrases(ROOT / f"resources/phrases/{dimension}.txt")
     assert len(phrases) >= 13

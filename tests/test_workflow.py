@@ -130,6 +130,30 @@ def test_a_sweep_makes_a_variant_of_each_value(clone):
     assert "results/masks/tiny/sweep.ratio-0.03.parquet" in clone.snakemake("--dry-run")
 
 
+PARTS = {
+    "scores": {"score_shard"},
+    "masks": {"score_shard", "make_mask"},
+    "checkpoints": {"score_shard", "make_mask", "write_checkpoint"},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_a_run_takes_no_more_than_it_needs(clone, part):
+    clone.config["results"] = "results/anew"
+    plan = set(re.findall(r"(?m)^(?:local)?rule (\w+):$", clone.snakemake("--dry-run", part)))
+    assert plan == {"fetch_model", "draw_samples", part, *PARTS[part]}
+
+
+def test_metrics_are_a_part_without_figures_and_figures_one_without_tables(clone):
+    clone.config["results"] = "results/anew"
+    metrics, figures = (clone.snakemake("--dry-run", part) for part in ("metrics", "figures"))
+    assert "rule collect_metrics:" in metrics
+    assert "draw_figures" not in metrics
+    assert "rule draw_figures:" in figures
+    assert "rule draw_judge:" in figures
+    assert "write_tables" not in figures
+
+
 def test_a_step_that_fails_shows_its_log_and_keeps_what_is_done(clone):
     """A set with too few rows: its own step fails, and what others made stays."""
     clone.config["evaluation"]["hsic"]["n"] = 6
@@ -170,7 +194,7 @@ def test_names_reach_the_commands_as_they_are(clone, tmp_path):
     subprocess.run(["bash", "-c", script], cwd=tmp_path / "shell", check=True)
     given = [log.read_text().split("\0")[:-1] for log in logs]
     assert len(given) == len(commands) > 30
-    assert {words[2] for words in given} == set(VERBS) - {"pin", "memory", "restore", "verify", "store"}
+    assert {words[2] for words in given} == set(VERBS) - {"pin", "cost", "memory", "restore", "verify", "store"}
     assert not list(tmp_path.rglob("stolen"))
     for words in given:
         assert words[:2] == ["-m", "uncouple"]

@@ -5,7 +5,7 @@ import json
 from uncouple.commands import main
 from uncouple.experiment.config import spread_sweeps
 from uncouple.experiment.options import VARIANTS
-from uncouple.experiment.sweeps import Sweep, find_sweeps
+from uncouple.experiment.sweeps import Sweep, find_sweeps, write_sweeps
 from uncouple.records.files import read_table
 from uncouple.records.formats import SWEEPS
 
@@ -28,6 +28,15 @@ def test_a_list_of_values_is_a_sweep_with_numbers_ascending():
 def test_variants_that_a_person_wrote_one_by_one_are_one_as_well():
     told = {"mine": suppress(seed=2), "other": suppress(checkpoint=True), "third": suppress(seed=1)}
     assert find_sweeps(variants(**told)) == [Sweep("seed", "", {"other": 0, "third": 1, "mine": 2})]
+
+
+def test_a_key_that_is_left_out_has_a_value_as_well(tmp_path):
+    told = {"mine": suppress(), "first": suppress(layers=[0, 9]), "last": suppress(layers=[20, 29])}
+    (sweep,) = find_sweeps(variants(**told))
+    write_sweeps([sweep], tmp_path / "sweeps.parquet")
+    rows = read_table(tmp_path / "sweeps.parquet", SWEEPS)[0].to_pylist()
+    assert {row["variant"]: row["value"] for row in rows} == {"mine": "default", "first": "0+9", "last": "20+29"}
+    assert {row["number"] for row in rows} == {None}
 
 
 def test_two_values_are_a_comparison_and_a_value_twice_counts_once():

@@ -9,7 +9,21 @@ from uncouple.records.fingerprint import load_part
 
 # In the order in which they follow each other by hand; a verb's file is called as it is, with _ for -.
 VERBS: tuple[str, ...] = (
-    *("pin", "samples", "fetch", "memory", "score", "mask", "apply", "restore", "tune", "ask", "train-judge", "judge"),
+    *(
+        "pin",
+        "cost",
+        "samples",
+        "fetch",
+        "memory",
+        "score",
+        "mask",
+        "apply",
+        "restore",
+        "tune",
+        "ask",
+        "train-judge",
+        "judge",
+    ),
     *("perplexity", "divergence", "ability", "hsic", "measure", "figures", "tables", "verify", "store"),
 )
 

@@ -14,12 +14,46 @@ from uncouple.errors import UncoupleError
 from uncouple.experiment.options import VARIANTS, Experiment
 from uncouple.experiment.sweeps import value_text
 from uncouple.hub import Pin
-from uncouple.options import Section, allowed, alternatives, bounds_of, names_of, on_disk, walk, whole
+from uncouple.options import Section, allowed, alternatives, bounds_of, names_of, on_disk, walk, whole, with_files
 
+# The clone, whose config.yaml every experiment is laid over.
+ROOT = Path(__file__).parents[2]
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # The types of JSON and YAML, by what pydantic says of a value that is not of one.
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "string": "string", "list": "array", "dict": "object"}
 TYPES |= {"model": "object", "finite": "number"}
+
+
+def read_experiment(path: str | Path | None = None) -> Experiment:
+    """The experiment of a file, laid over config.yaml as Snakemake's --configfile does it; its files are paths as the
+    working directory sees them.
+
+    Args:
+        path: None for that of config.yaml alone.
+
+    Raises:
+        UncoupleError: a file cannot be read, or see `load`.
+    """
+    import yaml
+
+    config: dict[str, Any] = {}
+    for file in [ROOT / "config.yaml", *([path] if path else [])]:
+        try:
+            found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UncoupleError(f"{file}: cannot be read ({error}). Name an experiment's file.") from None
+        if not isinstance(found, dict):
+            raise UncoupleError(f"{file}: no keys in it. Name an experiment's file.")
+        config = lay_over(config, found)
+    return with_files(load(config, ROOT), lambda it: it if Path(it).exists() else str(ROOT / it))
+
+
+def lay_over(config: Any, over: dict[str, Any]) -> dict[str, Any]:
+    """A config with what another says in place of it, key by key."""
+    laid = dict(config) if isinstance(config, dict) else {}
+    for key, value in over.items():
+        laid[key] = lay_over(laid.get(key), value) if isinstance(value, dict) else value
+    return laid
 
 
 def load(config: dict[str, Any], root: str | Path) -> Experiment:

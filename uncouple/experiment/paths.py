@@ -175,6 +175,11 @@ class Paths:
             for first, last in experiment.scoring.layer_ranges(experiment.models[model].layers)
         ]
 
+    def all_shards(self, model: str) -> list[str]:
+        """All score shards of a model, each once."""
+        masked = self.experiment.masked
+        return list(dict.fromkeys(path for variant in masked for path in self.shards(model, variant)))
+
     def mask(self, model: str = "{model}", variant: str = "{variant}") -> str:
         return self.under(f"masks/{model}/{variant}.parquet")
 
@@ -211,6 +216,11 @@ class Paths:
             for name, variant in self.experiment.variants.items()
             if variant.has_checkpoint
         ]
+
+    def adapters(self) -> list[str]:
+        """The adapters of those variants that are one."""
+        experiment = self.experiment
+        return [self.adapter(model, name) for model in experiment.models for name in experiment.adapted]
 
     # Answers, verdicts and metrics
 

@@ -67,5 +67,7 @@ def is_number(value: Any) -> bool:
 
 
 def value_text(value: Any) -> str:
-    """A value as the name of a variant has it."""
+    """A value as the name of a variant has it; a key that is left out has its default."""
+    if value is None:
+        return "default"
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)

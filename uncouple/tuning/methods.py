@@ -32,6 +32,7 @@ class Method:
         about: what is trained, for people, after its name.
         rate: its own learning rate.
         rank: its own rank, None where it has none.
+        weight_bytes: memory of each of the model's weights while it is trained.
         product: the file that is written last and stands for what it makes: the record of a model of its own, or an
             adapter, which is nothing without the base.
     """
@@ -40,6 +41,7 @@ class Method:
     about: str
     rate: float
     rank: int | None = None
+    weight_bytes: int = 4
     product: str = RECORD_NAME
 
     @property
@@ -83,6 +85,8 @@ class Full(Method):
     name = "fft"
     about = "all weights"
     rate = 2e-5
+    # The weight, its gradient and two moments of Adam.
+    weight_bytes = 16
 
     def prepare(self, model: PreTrainedModel, rank: int | None) -> nn.Module:
         return model.requires_grad_(True)
