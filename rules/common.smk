@@ -324,7 +324,9 @@ def all_verdicts(wildcards):
 
 EACH = {"sweeps": list(dict.fromkeys(sweep.key for sweep in EXPERIMENT.sweeps))}
 FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured, EACH).items() if part.TABLE != "judge"}
-TABLES = parts("tables", EXPERIMENT.measured)
+ALL_TABLES = parts("tables", EXPERIMENT.measured)
+TABLES = {name: part for name, part in ALL_TABLES.items() if not hasattr(part, "ACROSS")}
+ACROSS = {name: part for name, part in ALL_TABLES.items() if hasattr(part, "ACROSS")}
 # Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
 CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
 atexit.register(shutil.rmtree, CAPTIONS, ignore_errors=True)

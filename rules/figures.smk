@@ -87,6 +87,7 @@ rule write_tables:
     conda:
         "../envs/figures.yaml"
     params:
+        model=lambda wildcards: flags(model=wildcards.model),
         output=lambda wildcards: flags(output=[PATHS.table(wildcards.model, suffix=suffix) for suffix in FORMS]),
         names=list(TABLES),
         order=table_sources,
@@ -94,6 +95,34 @@ rule write_tables:
     shell:
         "python -m uncouple tables {params.names:q}"
         " --from {input.tables:q}"
-        " --model {wildcards.model:q}"
+        " {params.model}"
         " {params.output}"
         " > {log:q} 2>&1"
+
+
+# What is of all models together.
+if ACROSS:
+
+    use rule write_tables as write_tables_across with:
+        input:
+            tables=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            files=[],
+        output:
+            others=[PATHS.table("models", name, suffix) for name in ACROSS for suffix in FORMS if suffix != "html"],
+            html=[
+                report(
+                    PATHS.table("models", name, "html"),
+                    caption=caption_file(part),
+                    category="all models",
+                    labels={"result": f"table: {name}"},
+                )
+                for name, part in ACROSS.items()
+            ],
+        log:
+            PATHS.log(PATHS.under("tables/models.md")),
+        params:
+            model="",
+            output=lambda wildcards: flags(output=[PATHS.table("models", suffix=suffix) for suffix in FORMS]),
+            names=list(ACROSS),
+            order=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            code=code_of("tables", parts=[f"reporting.tables.{name}" for name in ACROSS]),

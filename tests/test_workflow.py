@@ -65,7 +65,7 @@ def test_it_makes_what_it_promises(finished):
 def test_what_it_makes_is_verified(finished):
     checked, faults = verify_paths([finished.folder / "results"], model_record)
     assert faults == []
-    # What is tuned, and a sweep, are in test_chains.py.
+    # What is tuned, and a sweep, are in test_made_from_others.py.
     assert {read_any(path)[1]["kind"] for path in checked} == FORMATS.keys() - {"tuning", "adapter", "sweeps"}
 
 

@@ -47,7 +47,7 @@ def test_the_parts_that_there_are():
         *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "placement"),
         *("price", "refusal", "sweep", "tradeoff"),
     ]
-    assert part_names("tables") == ["answer", "choices", "examples", "published", "selections", "summary"]
+    assert part_names("tables") == ["answer", "choices", "examples", "models", "published", "selections", "summary"]
 
 
 PARTS = [find_figure(name) for name in part_names("figures")] + [find_table(name) for name in part_names("tables")]

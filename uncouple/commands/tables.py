@@ -14,7 +14,7 @@ SUMMARY = "write tables for reading from tidy tables"
 
 def add_flags(parser: ArgumentParser) -> None:
     flags.add_parts(parser, "tables", "tidy tables, answers and verdicts; each says itself what it is")
-    parser.add_argument("--model", required=True, help="name of the model that they are about")
+    parser.add_argument("--model", help="name of the model that they are about; a table of all models needs none")
     parser.add_argument("--output", required=True, nargs="+", help="the files to write; {table} stands for its name")
 
 

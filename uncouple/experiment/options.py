@@ -29,7 +29,8 @@ VARIANTS: dict[str, type[VariantKind]] = by_kind(get_args(Variant))
 
 # Sets of samples and questions that are of no dimension.
 RESERVED = (GENERAL, ALARMING, ORDINARY, REFUSAL)
-ModelName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# Figures and tables of judges, and of all models, lie beside those of each model.
+ModelName = Annotated[str, Field(pattern="^(?!(judges|models)$)[A-Za-z0-9][A-Za-z0-9._-]*$")]
 DimensionName = Annotated[str, Field(pattern=f"^(?!({'|'.join(RESERVED)})$)[a-z][a-z0-9_]*$")]
 VariantName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9._+-]*$")]
 JudgeName = Annotated[str, Field(pattern=f"^(?!{REFUSAL}$)[a-z][a-z0-9_-]*$")]
@@ -270,6 +271,7 @@ class Experiment(Section):
             "placement": self.masked,
             "coupling": self.masked,
             "sweeps": self.sweeps,
+            "models": len(self.models) > 1,
             "pairs": len(self.dimensions) > 1,
             "refusal": self.ordinary,
             "judges": self.trained,

@@ -38,14 +38,14 @@ class Section:
     texts: bool = False
 
 
-def write_tables(names: Sequence[str], paths: Iterable[Path], outputs: Sequence[str], *, model: str) -> None:
+def write_tables(names: Sequence[str], paths: Iterable[Path], outputs: Sequence[str], *, model: str | None) -> None:
     """Write some tables.
 
     Args:
         names: the tables.
         paths: the files that they are made of, in any order.
         outputs: files to write of each, in any of the `FORMS`, with `{table}` in their names where there are several.
-        model: name of the model that they are about.
+        model: name of the model that they are about; None for those of all models.
 
     Raises:
         UncoupleError: a table that is not known, a file that is missing or has not what it is made of, or an output of

@@ -58,7 +58,8 @@ def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
         part: see `find_figure` and `find_table`.
         measured: what the experiment measures: `awareness`, `agreement` where it has two judges or more, `language`,
             `perplexity`, `divergence`, `refusal`, `ability`, `hsic`, `placement`, `coupling`, `sweeps`, `pairs` of
-            dimensions, `judges` that are trained, `paper` where a judge is that of published figures.
+            dimensions, `models` where there are several, `judges` that are trained, `paper` where a judge is that of
+            published figures.
     """
     return not set(part.NEEDS).isdisjoint(measured)
 

@@ -45,6 +45,14 @@ class Sources:
             raise UncoupleError(f"{path}: no row of the model {self.model!r} in it.")
         return Rows(path, self.model, rows)
 
+    def by_model(self, kind: str) -> "dict[str, Rows]":
+        """Rows of each model, one table of a kind or several."""
+        found: dict[str, Rows] = {}
+        for path, table, _ in self.found.get(kind, []):
+            for row in table.to_pylist():
+                found.setdefault(row["model"], Rows(path, row["model"], [])).rows.append(row)
+        return found
+
     def all_rows(self, kind: str) -> list[Row]:
         """Rows of all tables of a kind, of whatever model."""
         return [row for _, table, _ in self.found.get(kind, []) for row in table.to_pylist()]
