@@ -229,7 +229,7 @@ def test_the_table_is_what_the_loop_comes_to(model_folder, text, tmp_path, capsy
     assert [row["value"] for row in rows.values()] == pytest.approx(truth.tolist(), rel=1e-6)
     assert {(row["low"], row["high"], row["n"], row["of"]) for row in rows.values()} == {(None, None, 1, WINDOW - 1)}
     assert record["text"] == {"source": str(text), "sha256": hashlib.sha256(slow_join(TEXT).encode()).hexdigest()}
-    said = {key: record[key] for key in ("window", "windows", "dtype", "model", "variant", "base", "mask")}
+    said = {key: record[key] for key in ("window", "windows", "dtype", "model", "variant", "base", "mask", "adapter")}
     assert said == {
         "window": WINDOW,
         "windows": len(truth),

@@ -21,13 +21,14 @@ from uncouple.records.syntax import ABOUT
 from uncouple.reporting.parts import part_names
 
 # The roots of each verb, as the workflow's rules name them: its function, its flags and what it picks by name. `pin`
-# makes nothing of a results folder, and knows every option.
+# and `cost` make nothing of a results folder, and know every option.
 PARTS = {kind: [f"reporting.{kind}.{name}" for name in part_names(kind)] for kind in ("figures", "tables")}
+APART = ("measure", "pin", "cost")
 ROOTS = {
     verb: (f"{file}:run", f"{file}:add_flags", *PARTS.get(verb, ()))
-    for verb, file in ((verb, f"commands.{verb.replace('-', '_')}") for verb in VERBS if verb not in ("measure", "pin"))
+    for verb, file in ((verb, f"commands.{verb.replace('-', '_')}") for verb in VERBS if verb not in APART)
 }
-MEASURES = ("awareness", "language", "collect", "placement", "coupling")
+MEASURES = ("awareness", "choice", "language", "collect", "placement", "coupling", "sweeps", "stability")
 ROOTS |= {f"measure {name}": (f"commands.measure:run_{name}", f"commands.measure:add_{name}") for name in MEASURES}
 OWN = Package(PACKAGE)
 REACHED = {verb: OWN.reached(*roots) for verb, roots in ROOTS.items()}
@@ -331,6 +332,9 @@ hsic DIR/fairness.parquet DIR/privacy.parquet MODEL --permutations 9 --output DI
 measure awareness VERDICTS --output DIR/awareness.parquet
 measure language DIR/answers.parquet --phrases fairness=DIR/phrases.txt --output DIR/language.parquet
 measure placement DIR/mask.parquet --output DIR/placement.parquet
+measure sweeps --sweep ratio mine suppressed=0.02 random=0.02 --output DIR/sweeps.parquet
+measure stability DIR/mask.parquet DIR/random.parquet --sweeps DIR/sweeps.parquet --output DIR/stability.parquet
+measure choice VERDICTS --sweeps DIR/sweeps.parquet --output DIR/choice.parquet
 measure coupling MODEL SCORES --dimensions fairness privacy --ratios 0.01 0.02 --output DIR/coupling.parquet
 measure collect DIR/awareness.parquet DIR/language.parquet
   DIR/hsic.parquet DIR/perplexity.parquet DIR/divergence.parquet DIR/ability.parquet --output DIR/metrics.parquet

@@ -77,7 +77,7 @@ def tell(tmp_path):
 def test_what_was_done_names_weights_rule_ratio_and_controls(tell):
     assert tell(planted({}))["what was done"] == [
         "noise is origin asked again in other batches: a control, which changes by arithmetic alone.",
-        "spin sets 80 of 2,000 weights to zero: coupled (in the tops of all dimensions and not of the general set) of "
+        "spin sets 80 of 2,000 weights to zero: coupled of "
         "fairness and privacy, mlp, ratio 1e-05.",
         "random sets 80 of 2,000 weights to zero: random (as many as coupled, drawn) of fairness and privacy, mlp, "
         "ratio 1e-05: a control.",
@@ -92,7 +92,7 @@ def test_what_was_done_names_weights_rule_ratio_and_controls(tell):
         ({"adapter": {"method": "reft", "n": 32}}, "tuned is fine-tuned by reft on 32 samples: an adapter."),
         (
             {"base": "first", "mask": {"select": "union", "dimensions": ["a", "b"], "module": "all", "ratio": 0.01}},
-            "tuned sets weights of first to zero: union (of any) of a and b, all, ratio 0.01.",
+            "tuned sets weights of first to zero: union of a and b, all, ratio 0.01.",
         ),
         ({}, "tuned is a model of its own."),
     ],

@@ -13,7 +13,6 @@ from uncouple.reporting.facts import Facts, listed, points, points_between, read
 from uncouple.reporting.pages import Section
 from uncouple.reporting.prices import tell_prices
 from uncouple.reporting.rows import Row, Sources
-from uncouple.selection.rules import RULES
 from uncouple.variants.kinds import ORIGIN
 
 # The second one where weights are suppressed; what records of the third say of the variants.
@@ -44,10 +43,9 @@ def _tell_variant(facts: Facts, variant: str) -> str:
     of = "" if base in (ORIGIN, variant) else f" of {base}"
     if mask := facts.mask(variant):
         counts = "{:,} of {:,} weights".format(*facts.suppressed[variant]) if variant in facts.suppressed else "weights"
-        about = f" ({RULES[mask['select']].about})" if mask["select"] in RULES else ""
         control = ": a control" if facts.is_control(variant) else ""
         return (
-            f"{variant} sets {counts}{of} to zero: {mask['select']}{about} of {listed(mask['dimensions'])}, "
+            f"{variant} sets {counts}{of} to zero: {mask['select']} of {listed(mask['dimensions'])}, "
             f"{mask['module']}, ratio {mask['ratio']:g}{control}."
         )
     if adapter := record.get("adapter"):

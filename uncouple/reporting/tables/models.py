@@ -57,10 +57,9 @@ def _prices(found: Judged, rows: Rows) -> list[tuple[str, Cell]]:
     shown += [("divergence", GENERAL, "divergence", None, None, "{:.3g}")]
     shown += [("perplexity", GENERAL, "perplexity", None, None, "{:,.1f}")]
     shown += [(f"{task}", GENERAL, "acc", None, task, "{:.1%}") for task in ordered(r["task"] for r in rows.of("acc"))]
-    values = {
-        (r["variant"], r["dimension"], r["metric"], r["judge"], r["task"]): r["value"]
-        for r in rows.rows
-        if not r["item"]
+    keys = ("variant", "dimension", "metric", "judge", "task")
+    values: dict[tuple[str | None, ...], float | None] = {
+        tuple(row[key] for key in keys): row["value"] for row in rows.rows if not row["item"]
     }
 
     def column(*what: str | None, form: str) -> Cell:
