@@ -79,7 +79,7 @@ def test_what_was_done_names_weights_rule_ratio_and_controls(tell):
         "noise is origin asked again in other batches: a control, which changes by arithmetic alone.",
         "spin sets 80 of 2,000 weights to zero: coupled of "
         "fairness and privacy, mlp, ratio 1e-05.",
-        "random sets 80 of 2,000 weights to zero: random (as many as coupled, drawn) of fairness and privacy, mlp, "
+        "random sets 80 of 2,000 weights to zero: random of fairness and privacy, mlp, "
         "ratio 1e-05: a control.",
     ]
 
