@@ -116,11 +116,11 @@ def test_an_effect_stands_with_interval_and_adjusted_p_and_what_is_none_beside(t
         "By phrases nothing is an effect.",
     ]
     assert answer["how sure"] == [
-        "fairness: no effect is not no difference. Ruled out is only what lies beyond these points: spin -22.0 to +1.0 "
-        "and random -6.0 to +6.0.",
+        "fairness: no effect is not no difference. Ruled out is only what lies beyond these intervals of "
+        "95% each: spin -22.0 to +1.0 and random -6.0 to +6.0.",
         "fairness: 64 questions show a difference of 20.0 points or more 80% of the time, smaller ones less often.",
-        "privacy: no effect is not no difference. Ruled out is only what lies beyond these points: random -6.0 to "
-        "+6.0.",
+        "privacy: no effect is not no difference. Ruled out is only what lies beyond these intervals of "
+        "95% each: random -6.0 to +6.0.",
         "privacy: 64 questions show a difference of 20.0 points or more 80% of the time, smaller ones less often.",
         "noise changed 0 of 64 verdicts on fairness and 0 of 64 verdicts on privacy.",
     ]

@@ -96,8 +96,8 @@ def _tell_certainty(facts: Facts) -> Iterator[str]:
         rest = facts.without_effect(dimension)
         if told := [f"{name} {points_between(row)}" for name, row in rest.items()]:
             yield (
-                f"{dimension}: no effect is not no difference. Ruled out is only what lies beyond these points: "
-                f"{listed(told)}."
+                f"{dimension}: no effect is not no difference. Ruled out is only what lies beyond these intervals of "
+                f"95% each: {listed(told)}."
             )
         yield from _tell_power(facts, dimension)
     if not facts.found.noises:
