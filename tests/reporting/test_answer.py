@@ -77,10 +77,8 @@ def tell(tmp_path):
 def test_what_was_done_names_weights_rule_ratio_and_controls(tell):
     assert tell(planted({}))["what was done"] == [
         "noise is origin asked again in other batches: a control, which changes by arithmetic alone.",
-        "spin sets 80 of 2,000 weights to zero: coupled of "
-        "fairness and privacy, mlp, ratio 1e-05.",
-        "random sets 80 of 2,000 weights to zero: random of fairness and privacy, mlp, "
-        "ratio 1e-05: a control.",
+        "spin sets 80 of 2,000 weights to zero: coupled of fairness and privacy, mlp, ratio 1e-05.",
+        "random sets 80 of 2,000 weights to zero: random of fairness and privacy, mlp, ratio 1e-05: a control.",
     ]
 
 
