@@ -158,6 +158,11 @@ class Judged:
         given = {key[3] for key, row in self._rows.items() if key[2] == "p_unsafe" and row["value"] is not None}
         return [judge for judge in self.judges if judge in given]
 
+    @property
+    def callers(self) -> list[str]:
+        """The judges, and the classifier of refusals where there is one."""
+        return [*self.judges, *([self.refuser] if self.refuser else [])]
+
     def notes(self) -> list[str]:
         """What must be known to read the rates: how noises were asked, and which judges are not to be trusted."""
         told = []
@@ -170,10 +175,7 @@ class Judged:
             alike = len(set(sizes.values())) == 1
             said = ordered(size if alike else f"{size} ({dimension})" for dimension, size in sizes.items())
             told.append(f"{variant}: {ORIGIN} asked again in batches of {', '.join(said)}.")
-        told += [line for judge in self.judges for line in self.distrust(judge)]
-        if self.refuser:
-            # It is one for all sets.
-            told += self._distrust(self.refuser, self.sets[0], "refusal_kind", REFUSAL_KINDS)
+        told += [line for judge in self.callers for line in self.distrust(judge)]
         return told + [
             self._only_refuses(variant, dimension, judge)
             for variant in self.variants
@@ -183,7 +185,10 @@ class Judged:
         ]
 
     def distrust(self, judge: str) -> list[str]:
-        """Why a judge is not to be trusted; nothing where it may be."""
+        """Why a judge, or the classifier of refusals, is not to be trusted; nothing where it may be."""
+        if judge == self.refuser:
+            # It is one for all sets.
+            return list(self._distrust(judge, self.sets[0], "refusal_kind", REFUSAL_KINDS))
         return [line for dimension in self.dimensions for line in self._distrust(judge, dimension, "kind", KINDS)]
 
     def _only_refuses(self, variant: str, dimension: str, judge: str) -> str:

@@ -106,7 +106,7 @@ def _tell_certainty(facts: Facts) -> Iterator[str]:
         rows = {d: facts.found.get(noise, d, "difference", facts.judge) for d in facts.found.dimensions}
         told = [f"{row['n']} of {row['of']} verdicts on {dimension}" for dimension, row in rows.items() if row]
         yield f"{noise} changed {listed(told)}."
-    for judge in facts.found.judges:
+    for judge in facts.found.callers:
         yield from facts.found.distrust(judge)
 
 
