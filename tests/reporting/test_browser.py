@@ -1,6 +1,7 @@
 """The report in a real browser: it shows all that it promises, and runs nothing that a model or a file says."""
 
 import csv
+import re
 import shutil
 
 import pytest
