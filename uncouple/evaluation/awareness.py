@@ -9,7 +9,7 @@ from uncouple.errors import UncoupleError
 from uncouple.evaluation.collect import ASKED, check_alike, write_metrics
 from uncouple.evaluation.judges.replies import KINDS, REFUSAL_KINDS
 from uncouple.evaluation.options import ORDINARY
-from uncouple.evaluation.refusals import gain_rows, metric_name, pool_ordinary, told_by
+from uncouple.evaluation.refusals import Columns, Numbers, Of, Whose, gain_rows, metric_name, pool_ordinary, told_by
 from uncouple.evaluation.statistics import adjust_holm, detectable, difference_interval, exact_mcnemar, mean, rate
 from uncouple.progress import say
 from uncouple.records.files import read_table
@@ -21,13 +21,7 @@ FLAGS = ("empty", "degenerate", "truncated", "thinking")
 # Below this p-value, adjusted for all comparisons of the one judge, a difference may be called an effect.
 SIGNIFICANT = 0.05
 
-# What a table of verdicts is of: model, variant, dimension and judge. And its columns by name.
-Whose = tuple[str, str, str, str]
-Columns = dict[str, list[Any]]
-# Numbers of a row of metrics; what it is of: model, variant, dimension, metric and judge; and noises by their first
-# three, each with its batches and the origin's.
-Numbers = dict[str, Any]
-Of = tuple[str, str, str, str, str | None]
+# Noises by model, variant and dimension, each with its batches and the origin's.
 Noises = dict[tuple[str, str, str], tuple[Any, Any]]
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from uncouple.evaluation.awareness import Columns, compare, read_verdicts
-from uncouple.evaluation.collect import write_metrics
-from uncouple.evaluation.refusals import told_by
-from uncouple.records.files import digest, read_table
+from uncouple.evaluation.awareness import compare, read_verdicts
+from uncouple.evaluation.collect import read_sweeps, write_metrics
+from uncouple.evaluation.refusals import Columns, told_by
+from uncouple.records.files import digest
 from uncouple.records.fingerprint import fingerprint
-from uncouple.records.formats import LABELS, SWEEPS
+from uncouple.records.formats import LABELS
 from uncouple.variants.kinds import ORIGIN
 
 HALVES = ("first", "second")
@@ -40,9 +40,7 @@ def measure_choice(verdict_paths: Iterable[Path], sweeps: Path, output: Path, *,
     """
     files, records = read_verdicts(verdict_paths, min_judged)
     refusers = told_by(records)
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in read_table(sweeps, SWEEPS)[0].to_pylist():
-        groups.setdefault((row["key"], row["series"]), []).append(row["variant"])
+    groups = read_sweeps(sweeps)
     judged = dict.fromkeys((model, judge) for model, _, _, judge in files if judge not in refusers)
     rows: list[dict[str, Any]] = []
     for model, judge in judged:

@@ -7,7 +7,7 @@ from typing import Any
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.statistics import CONFIDENCE
 from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import ASKING_KEYS, MACHINE_KEYS, METRIC_KEYS, METRICS
+from uncouple.records.formats import ASKING_KEYS, MACHINE_KEYS, METRIC_KEYS, METRICS, SWEEPS
 from uncouple.variants.kinds import ORIGIN
 
 # What must be equal of the model in all files that are compared, by the names of their records.
@@ -52,6 +52,14 @@ def collect_metrics(paths: Iterable[Path], output: Path) -> None:
             seen[key] = path
         rows += found
     write_metrics(rows, output)
+
+
+def read_sweeps(path: Path) -> dict[tuple[str, str], list[str]]:
+    """The variants of each sweep in the order of its values, by key and series; see `formats.SWEEPS`."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in read_table(path, SWEEPS)[0].to_pylist():
+        groups.setdefault((row["key"], row["series"]), []).append(row["variant"])
+    return groups
 
 
 def check_alike(

@@ -7,9 +7,10 @@ from uncouple.evaluation.judges.replies import REFUSAL, REFUSAL_KINDS
 from uncouple.evaluation.options import ALARMING, GENERAL, ORDINARY
 from uncouple.evaluation.statistics import excess
 
-# As in `awareness`: what a table of verdicts is of, its columns, numbers of a row of metrics, and what that is of.
+# What a table of verdicts is of: model, variant, dimension and judge. And its columns by name.
 Whose = tuple[str, str, str, str]
 Columns = dict[str, list[Any]]
+# Numbers of a row of metrics, and what it is of: model, variant, dimension, metric and judge.
 Numbers = dict[str, Any]
 Of = tuple[str, str, str, str, str | None]
 

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from uncouple.evaluation.collect import write_metrics
-from uncouple.records.files import read_table
+from uncouple.evaluation.collect import read_sweeps, write_metrics
 from uncouple.records.fingerprint import fingerprint
-from uncouple.records.formats import SWEEPS
 from uncouple.variants.masks import Entries, read_mask
 
 
@@ -28,10 +26,7 @@ def measure_stability(mask_paths: Iterable[Path], sweeps: Path, output: Path) ->
     for path in mask_paths:
         entries, record = read_mask(path)
         found.setdefault(record["model"]["name"], {})[record["variant"]] = entries
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in read_table(sweeps, SWEEPS)[0].to_pylist():
-        groups.setdefault((row["key"], row["series"]), []).append(row["variant"])
-    pairs = {pair: None for names in groups.values() for pair in itertools.combinations(names, 2)}
+    pairs = {pair: None for names in read_sweeps(sweeps).values() for pair in itertools.combinations(names, 2)}
     rows = []
     for model, masks in found.items():
         for one, other in pairs:

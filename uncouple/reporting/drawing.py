@@ -113,6 +113,13 @@ def offsets(names: Sequence[str]) -> list[tuple[str, float, str]]:
     return [(name, step * (i - (len(names) - 1) / 2), f"C{i}") for i, name in enumerate(names)]
 
 
+def reach(row: Row) -> list[list[float]] | None:
+    """How far the interval of a row goes to either side of its value; None where it has none."""
+    if row["low"] is None:
+        return None
+    return [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
+
+
 def draw_intervals(
     ax: Axes,
     shown: Iterable[tuple[float, Row]],
@@ -125,13 +132,10 @@ def draw_intervals(
     for number, (place, row) in enumerate(shown):
         if row["value"] is None:
             continue
-        error = None
-        if row["low"] is not None:
-            error = [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
         face = color if filled is None or filled[number] else "white"
         # A mark at the edge of what a share can be is a whole mark.
         told = {"label": label, "clip_on": False, "zorder": 3}
-        ax.errorbar(row["value"], place, xerr=error, fmt=marker, color=color, markerfacecolor=face, **told)
+        ax.errorbar(row["value"], place, xerr=reach(row), fmt=marker, color=color, markerfacecolor=face, **told)
         # One entry of the legend is enough.
         label = None
 
@@ -154,16 +158,12 @@ def draw_cross(
     """
     if not (across and up) or across["value"] is None or up["value"] is None:
         return
-    errors = [
-        None if row["low"] is None else [[max(0, row["value"] - row["low"])], [max(0, row["high"] - row["value"])]]
-        for row in (across, up)
-    ]
     place = across["value"], up["value"]
     if len(start) == 2:
         ax.annotate("", place, tuple(start), arrowprops={"arrowstyle": "->", "color": color, "alpha": 0.5})
     face = color if filled else "white"
     style = {"fmt": marker, "color": color, "markerfacecolor": face, "linewidth": 1, "label": label}
-    ax.errorbar(*place, xerr=errors[0], yerr=errors[1], **style)
+    ax.errorbar(*place, xerr=reach(across), yerr=reach(up), **style)
 
 
 def write_counts(
