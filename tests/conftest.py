@@ -33,6 +33,8 @@ from uncouple.scoring.score import score_layers
 # Shared by the tests of a room. A conftest.py there would take this one's name from those that import it.
 pytest_plugins = ["data.raw", "evaluation.verdicts", "tuning.tables"]
 ROOT = Path(__file__).parent.parent
+# What is written for a GPU runs on one where there is one.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.set_num_threads(1)
 
 TEXTS = [

@@ -116,6 +116,7 @@ def test_of_two_gpus_the_first_free_one_is_leased_and_kept(two_gpus):
 
 def test_a_gpu_that_is_named_is_not_leased(two_gpus):
     assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device("cuda") == torch.device("cuda", 0)
     assert not list(two_gpus.iterdir())
 
 

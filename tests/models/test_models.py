@@ -192,6 +192,12 @@ def test_gemma_2_caps_its_attention_as_it_was_trained_to(make_model):
     assert load_model(make_model("gemma2")).config._attn_implementation == "eager"
 
 
+def test_products_in_float32_are_of_float32_whatever_was_set_before(model_folder):
+    torch.set_float32_matmul_precision("high")
+    load_model(model_folder)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:7"])
 def test_a_device_that_is_not_there_is_told(model_folder, device):
     with pytest.raises(UncoupleError, match=f"device '{device}'"):

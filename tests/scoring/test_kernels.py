@@ -3,12 +3,11 @@
 import hypothesis.strategies as st
 import pytest
 import torch
-from conftest import relative_error
+from conftest import DEVICE, relative_error
 from hypothesis import given, settings
 
 from uncouple.scoring.kernels import Ragged, add_abs_products, new_sums
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Triton's interpreter multiplies bfloat16 as the integers that NumPy, which has no bfloat16, keeps it in.
 TRITON_DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (DEVICE == "cuda")
 sizes = st.integers(1, 70)

@@ -7,7 +7,16 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILY_CONFIGS, TEXTS, batch_samples, encode_all, relative_error, score_with, slow_gradients
+from conftest import (
+    DEVICE,
+    FAMILY_CONFIGS,
+    TEXTS,
+    batch_samples,
+    encode_all,
+    relative_error,
+    score_with,
+    slow_gradients,
+)
 from hypothesis import given, settings
 
 from uncouple.data.samples import make_samples
@@ -67,7 +76,7 @@ def test_scoring_leaves_no_hook_and_no_gradient_behind(model_folder):
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.floats(0.001, 1))
 @settings(max_examples=200)
 def test_top_entries_break_ties_by_the_lower_index(values, keep):
-    scores = torch.tensor(values, dtype=torch.float32)
+    scores = torch.tensor(values, dtype=torch.float32, device=DEVICE)
     index, score = top_entries(scores, keep, count_levels(scores))
     count = math.floor(keep * len(values))
     assert abs(len(index) - count) <= 1  # floats such as 0.29 * 100 fall short; see test_top_count
@@ -90,7 +99,7 @@ def test_quantiles_of_scores():
 @settings(max_examples=100, deadline=None)
 def test_top_entries_of_scores_of_all_sizes_equal_a_sort(seed, size, keep):
     values = np.float32(10.0) ** np.random.default_rng(seed).uniform(-40, 30, size).astype(np.float32)
-    scores = torch.from_numpy(values)
+    scores = torch.from_numpy(values).to(DEVICE)
     index, score = top_entries(scores, keep, count_levels(scores))
     truth = np.lexsort((np.arange(size), -values))[: len(index)]
     assert len(index) == math.floor(round(keep * size, 6))

@@ -27,7 +27,7 @@ _LEASES: dict[str, Any] = {}
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """A torch.device, leased where the choice is left to us.
+    """A torch.device, a GPU's with its number, leased where the choice is left to us.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1`, a torch.device; or `auto`: a GPU that no other job of this user has
@@ -47,9 +47,13 @@ def pick_device(device: str | torch.device) -> torch.device:
         picked = torch.device(device)
     except RuntimeError:
         raise UncoupleError(f"device {device!r} is not known. Use auto, cpu, cuda, cuda:1 ...") from None
-    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+    if picked.type != "cuda":
+        return picked
+    # Some of torch's functions refuse a GPU without its number.
+    index = picked.index or 0
+    if index >= torch.cuda.device_count():
         raise UncoupleError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPUs. Use auto or cpu.")
-    return picked
+    return torch.device("cuda", index)
 
 
 def device_kind(device: str | torch.device) -> str:
@@ -68,7 +72,7 @@ def device_kind(device: str | torch.device) -> str:
     if device == "auto" and not torch.cuda.is_available():
         return "cpu"
     index = pick_device("cuda" if device in ("auto", "all") else device).index
-    return f"cuda {torch.cuda.get_device_name(index or 0)}"
+    return f"cuda {torch.cuda.get_device_name(index)}"
 
 
 def pick_devices(device: str | torch.device) -> list[torch.device]:

@@ -135,7 +135,12 @@ def read_weights(kind: Any, folder: str | Path, unused: str | None = None, **opt
     Raises:
         UncoupleError: it cannot be loaded, or a tensor is missing or of another shape: transformers would draw it.
     """
+    import torch
+
     quiet_transformers()
+    # Else an environment variable (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which vendors' images set) or a library loaded
+    # before has a GPU round the factors of float32 products to 10 bits.
+    torch.set_float32_matmul_precision("highest")
     try:
         model, report = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError) as error:

@@ -139,7 +139,7 @@ def score_model(
         part = [name for name in names if split_name(name)[1] in layers]
         gradients = accumulate_gradients(model, part, batches)
         for name, layer in find_linear_layers(model, part).items():
-            scores = gradients.pop(name).mul_(layer.weight.abs().to(ACCUMULATOR_DTYPE)).cpu().contiguous()
+            scores = gradients.pop(name).mul_(layer.weight.abs().to(ACCUMULATOR_DTYPE)).contiguous()
             total = float(scores.sum(dtype=torch.float64))
             if not math.isfinite(total):
                 raise UncoupleError(f"{name}: a score is not finite. Score in float32 (--dtype), or mend its weights.")

@@ -19,34 +19,35 @@ def count_levels(scores: Tensor) -> NDArray[np.int64]:
     Floats that are not negative have the order of their bits, so one count serves the top entries and the quantiles.
 
     Args:
-        scores: float32 tensor, on the CPU, finite and not negative.
+        scores: float32 tensor, contiguous, finite and not negative.
 
     Returns:
         int64 array, by level: how many entries are on it or below.
     """
-    return torch.bincount(scores.reshape(-1).view(torch.int32) >> _LEVEL_BITS).numpy().cumsum()
+    return torch.bincount(scores.view(-1).view(torch.int32) >> _LEVEL_BITS).cpu().numpy().cumsum()
 
 
 def top_entries(
     scores: Tensor, keep: float, levels: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The top floor(keep * N) entries of a matrix.
+    """The top floor(keep * N) entries of a matrix, found where it is: a GPU hands over those and no others.
 
     Args:
-        scores: float32 tensor of N entries, on the CPU, finite and not negative.
+        scores: float32 tensor of N entries, contiguous, finite and not negative.
         keep: share of the entries.
         levels: what `count_levels` gives for them.
 
     Returns:
         (int64 (k,), float32 (k,)): flat row-major indices and scores, by score descending, ties by index ascending.
     """
-    flat = scores.reshape(-1).numpy()
-    count = top_count(keep, flat.size)
+    flat = scores.view(-1)
+    count = top_count(keep, len(flat))
     # The level of the least of the top; what lies above its floor is little more than the top.
-    floor = _floor_of(np.searchsorted(levels, flat.size - count, side="right")) if count else math.inf
-    index = np.flatnonzero(flat >= floor)
-    order = np.argsort(-flat[index], kind="stable")[:count]
-    return index[order], flat[index[order]]
+    floor = float(_floor_of(np.searchsorted(levels, len(flat) - count, side="right"))) if count else math.inf
+    found = (flat >= floor).nonzero().view(-1)
+    index, value = found.cpu().numpy(), flat[found].cpu().numpy()
+    order = np.argsort(-value, kind="stable")[:count]
+    return index[order], value[order]
 
 
 def find_quantiles(levels: NDArray[np.int64]) -> dict[str, float]:
