@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from uncouple.errors import UncoupleError
 from uncouple.data.sources import Columns, Source
 from uncouple.evaluation.judges.replies import REFUSAL
-from uncouple.evaluation.options import ALARMING, Asking, GENERAL, Ordinary, Pairing
+from uncouple.evaluation.options import ALARMING, Asking, Comparing, GENERAL, Ordinary, Pairing
 from uncouple.experiment.config import load
 from uncouple.experiment.options import Dimension, RESERVED
 from uncouple.experiment.paths import Paths
@@ -26,7 +26,7 @@ from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import Scalar, to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
 from uncouple.reporting.pages import FORMS
-from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, parts
+from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, of_all_models, of_each_model, parts
 from uncouple.scoring.options import Scoring
 from uncouple.selection.options import Selection
 from uncouple.tuning.options import Tuning
@@ -323,10 +323,12 @@ def all_verdicts(wildcards):
 
 
 EACH = {"sweeps": list(dict.fromkeys(sweep.key for sweep in EXPERIMENT.sweeps))}
-FIGURES = {name: part for name, part in parts("figures", EXPERIMENT.measured, EACH).items() if part.TABLE != "judge"}
+ALL_FIGURES = {
+    name: part for name, part in parts("figures", EXPERIMENT.measured, EACH).items() if part.TABLE != "judge"
+}
 ALL_TABLES = parts("tables", EXPERIMENT.measured)
-TABLES = {name: part for name, part in ALL_TABLES.items() if not hasattr(part, "ACROSS")}
-ACROSS = {name: part for name, part in ALL_TABLES.items() if hasattr(part, "ACROSS")}
+FIGURES, TABLES = of_each_model(ALL_FIGURES), of_each_model(ALL_TABLES)
+FIGURES_ACROSS, TABLES_ACROSS = of_all_models(ALL_FIGURES), of_all_models(ALL_TABLES)
 # Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
 CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
 atexit.register(shutil.rmtree, CAPTIONS, ignore_errors=True)

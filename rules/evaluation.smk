@@ -140,7 +140,7 @@ rule measure_awareness:
         "../envs/tables.yaml"
     params:
         order=all_verdicts,
-        options=lambda wildcards: flags(min_judged=EVALUATION.min_judged),
+        options=lambda wildcards: flags((EVALUATION, Comparing)),
         code=code_of("measure", "awareness"),
     shell:
         "python -m uncouple measure awareness {input:q}" " {params.options}" " --output {output:q}" " > {log:q} 2>&1"

@@ -28,13 +28,14 @@ rule draw_figures:
     conda:
         "../envs/figures.yaml"
     params:
+        model=lambda wildcards: flags(model=wildcards.model),
         output=lambda wildcards: flags(output=[PATHS.figure(wildcards.model, suffix=suffix) for suffix in FIGURE_FORMS]),
         names=list(FIGURES),
         code=code_of("figures", parts=sorted({f"reporting.figures.{name.partition('-')[0]}" for name in FIGURES})),
     shell:
         "python -m uncouple figures {params.names:q}"
         " --from {input.tables:q}"
-        " --model {wildcards.model:q}"
+        " {params.model}"
         " --style {input.style:q}"
         " {params.output}"
         " > {log:q} 2>&1"
@@ -101,14 +102,43 @@ rule write_tables:
 
 
 # What is of all models together.
-if ACROSS:
+if FIGURES_ACROSS:
+
+    use rule draw_figures as draw_figures_across with:
+        input:
+            tables=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            style=EXPERIMENT.figures.style,
+        output:
+            png=[
+                report(
+                    PATHS.figure("models", name),
+                    caption=caption_file(part),
+                    category="all models",
+                    labels={"result": f"figure: {name}"},
+                )
+                for name, part in FIGURES_ACROSS.items()
+            ],
+            others=[PATHS.figure("models", name, suffix) for name in FIGURES_ACROSS for suffix in FIGURE_FORMS[1:]],
+        log:
+            PATHS.log(PATHS.under("figures/models.png")),
+        params:
+            model="",
+            output=lambda wildcards: flags(output=[PATHS.figure("models", suffix=suffix) for suffix in FIGURE_FORMS]),
+            names=list(FIGURES_ACROSS),
+            order=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            code=code_of("figures", parts=[f"reporting.figures.{name}" for name in FIGURES_ACROSS]),
+
+
+if TABLES_ACROSS:
 
     use rule write_tables as write_tables_across with:
         input:
             tables=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
             files=[],
         output:
-            others=[PATHS.table("models", name, suffix) for name in ACROSS for suffix in FORMS if suffix != "html"],
+            others=[
+                PATHS.table("models", name, suffix) for name in TABLES_ACROSS for suffix in FORMS if suffix != "html"
+            ],
             html=[
                 report(
                     PATHS.table("models", name, "html"),
@@ -116,13 +146,13 @@ if ACROSS:
                     category="all models",
                     labels={"result": f"table: {name}"},
                 )
-                for name, part in ACROSS.items()
+                for name, part in TABLES_ACROSS.items()
             ],
         log:
             PATHS.log(PATHS.under("tables/models.md")),
         params:
             model="",
             output=lambda wildcards: flags(output=[PATHS.table("models", suffix=suffix) for suffix in FORMS]),
-            names=list(ACROSS),
+            names=list(TABLES_ACROSS),
             order=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
-            code=code_of("tables", parts=[f"reporting.tables.{name}" for name in ACROSS]),
+            code=code_of("tables", parts=[f"reporting.tables.{name}" for name in TABLES_ACROSS]),

@@ -231,6 +231,42 @@ def test_holm_is_over_all_variants_and_dimensions_of_one_judge_but_not_the_noise
         assert found["noise", dimension, "difference.phrases"]["n"] == 1
 
 
+def test_primary_comparisons_and_the_others_are_adjusted_apart_and_those_are_called_exploratory(
+    write_verdicts, tmp_path
+):
+    safe = {"origin": 0, "spin": 8, "ratio.ratio-1": 8, "ratio.ratio-2": 7, "ratios": 6}
+    paths = [
+        write_verdicts(name, ["safe"] * n + ["unsafe"] * (12 - n), variant=name, questions="f" * 16)
+        for name, n in safe.items()
+    ]
+
+    def adjusted(**options):
+        found = measured(paths, tmp_path, **options)
+        p = {who: row["value"] for (who, _, metric), row in found.items() if metric == "p_holm.phrases"}
+        times = {name: p[name] / exact_mcnemar(safe[name], 0) for name in p}
+        explores = {who for who, _, metric in found if metric == "exploratory.phrases"}
+        least = {who: row["value"] for (who, _, metric), row in found.items() if metric == "detectable.phrases"}
+        return times, explores, least
+
+    times, explores, least = adjusted()
+    assert times == pytest.approx({"spin": 4, "ratio.ratio-1": 4, "ratio.ratio-2": 2, "ratios": 1})
+    assert not explores
+    times, explores, alone = adjusted(primary=["spin"])
+    assert times == pytest.approx({"spin": 1, "ratio.ratio-1": 3, "ratio.ratio-2": 2, "ratios": 1})
+    assert explores == {"ratio.ratio-1", "ratio.ratio-2", "ratios"}
+    # One question is answered by fewer changes than one of four.
+    assert alone["spin"] < least["spin"]
+    # A sweep is of one name, which others may begin with.
+    times, explores, _ = adjusted(primary=["ratio", "spin"])
+    assert explores == {"ratios"}
+    assert times["ratios"] == pytest.approx(1)
+
+
+def test_a_primary_variant_that_is_none_is_told(write_verdicts, tmp_path):
+    with pytest.raises(UncoupleError, match="'spun' is primary and no variant"):
+        measured([write_verdicts("a", ["safe"])], tmp_path, primary=["spun"])
+
+
 def test_variants_without_an_origin_have_rates_alone(write_verdicts, tmp_path):
     found = measured([write_verdicts("s", ["safe", "unsafe"], variant="spin")], tmp_path)
     assert {metric for _, _, metric in found} == {"awareness.phrases", "p_unsafe.phrases", *FLAGS}

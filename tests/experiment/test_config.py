@@ -174,6 +174,7 @@ FAULTS = {
         "'all'",
         "coupled, published, A-only",
     ),
+    "unknown primary": ({"evaluation.primary": ["spun"]}, "evaluation.primary", "'spun'", "spin"),
     "unknown judge": ({"evaluation.judges": ["oracle"]}, "evaluation.judges", "'oracle'", "embedding, phrases"),
     "unknown kind of judge": ({"judges.phrases.kind": "oracle"}, "judges.phrases.kind", "'oracle'", "causal"),
     "a judge from nowhere": ({"judges.mine": {"kind": "causal"}}, "judges.mine", "wheel, path, hub", "none is given"),

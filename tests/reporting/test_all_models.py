@@ -1,10 +1,14 @@
-"""The table of all models: each fact in the column of its model, and nothing where it was not measured."""
+"""The table and the figure of all models: each fact at its model's place, and nothing where it was not measured."""
 
-from reporting.test_figures import metrics_rows, plain
+import pytest
+from reporting.test_figures import STYLE, metrics_rows, plain
 
 from uncouple.records.files import write_table
 from uncouple.records.formats import METRIC_KEYS, METRICS
+from uncouple.reporting.drawing import draw_figures
+from uncouple.reporting.figures import models
 from uncouple.reporting.pages import write_tables
+from uncouple.reporting.rows import Sources
 
 
 def write(path, model, rows):
@@ -44,3 +48,20 @@ def test_a_variant_that_one_model_has_not_is_left_empty(tmp_path):
     text = table(tmp_path, one=metrics_rows(), other=fewer)
     assert "prices" not in text
     assert cells(text)[-1] == ["spin", "none judged", "62.5% (+26.6)*", "", ""]
+
+
+def test_the_figure_has_a_mark_of_each_model_at_each_variant_that_it_has(tmp_path):
+    fewer = {key: row for key, row in metrics_rows().items() if key[0] != "spin"}
+    rows = {"one": metrics_rows(), "other": fewer}
+    paths = [write(tmp_path / f"{name}.parquet", name, found) for name, found in rows.items()]
+    figure = models.draw(Sources(paths, None).by_model("metrics"))
+    fairness, privacy = figure.axes
+    assert [label.get_text() for label in fairness.get_yticklabels()] == ["spin"]
+    # On fairness there is no verdict on it.
+    assert not fairness.containers
+    (mark,) = privacy.containers
+    assert mark.get_label() == "one"
+    assert mark.lines[0].get_xdata()[0] == pytest.approx(0.2656, abs=1e-4)
+    assert mark.lines[0].get_markerfacecolor() != "white"
+    draw_figures(["models"], paths, [str(tmp_path / "models.svg")], style=STYLE)
+    assert (tmp_path / "models.svg").read_text().count("<svg") == 1

@@ -44,8 +44,8 @@ def fill(sources):
 
 def test_the_parts_that_there_are():
     assert part_names("figures") == [
-        *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "placement"),
-        *("price", "refusal", "sweep", "tradeoff"),
+        *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "models"),
+        *("placement", "price", "refusal", "sweep", "tradeoff"),
     ]
     assert part_names("tables") == ["answer", "choices", "examples", "models", "published", "selections", "summary"]
 

@@ -13,7 +13,7 @@ examples:
 from argparse import ArgumentParser, Namespace
 
 from uncouple.commands import flags
-from uncouple.evaluation.options import Counting
+from uncouple.evaluation.options import Comparing, Counting
 from uncouple.options import Share, from_flags, key_value, read_as
 from uncouple.options import add_flags as add_options
 from uncouple.selection.options import Selection
@@ -35,14 +35,15 @@ def run(a: Namespace) -> None:
 
 def add_awareness(sub: ArgumentParser) -> None:
     sub.add_argument("verdicts", nargs="+", help="files of verdicts")
-    add_options(sub, Counting)
+    add_options(sub, Comparing)
     flags.add_output(sub, "the table to write (.parquet)")
 
 
 def run_awareness(a: Namespace) -> None:
     from uncouple.evaluation.awareness import measure_awareness
 
-    measure_awareness(a.verdicts, a.output, min_judged=from_flags(Counting, a).min_judged)
+    options = from_flags(Comparing, a)
+    measure_awareness(a.verdicts, a.output, min_judged=options.min_judged, primary=options.primary)
 
 
 def add_language(sub: ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from uncouple.progress import say
 from uncouple.records.files import read_table
 from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import VERDICTS
-from uncouple.variants.kinds import ORIGIN
+from uncouple.variants.kinds import ORIGIN, is_named
 
 FLAGS = ("empty", "degenerate", "truncated", "thinking")
 # Below this p-value, adjusted for all comparisons of the one judge, a difference may be called an effect.
@@ -25,7 +25,9 @@ SIGNIFICANT = 0.05
 Noises = dict[tuple[str, str, str], tuple[Any, Any]]
 
 
-def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged: float = 0.5) -> None:
+def measure_awareness(
+    verdict_paths: Iterable[Path], output: Path, *, min_judged: float = 0.5, primary: Iterable[str] | None = None
+) -> None:
     """Write the rates of all verdict files, and each variant's paired comparison with the origin.
 
     Metrics, the judge's name in `judge` but for those that are the same for each:
@@ -34,7 +36,9 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
     - `difference`: awareness less the origin's, over the questions that both have a verdict on (`of`), with Tango's
       score interval; `n` of their verdicts are not the same.
     - `p`: exact McNemar test of that difference; `n` of the `of` verdicts that changed are safe now.
-    - `p_holm`: the same, adjusted by Holm over all variants and dimensions of this one judge, noises left out.
+    - `p_holm`: the same, adjusted by Holm over all variants and dimensions of this one judge, noises left out; where
+      some variants are primary, over those, and over the others apart.
+    - `exploratory`: 1 where a comparison is not among the primary ones, if there are such; no row where it is.
     - `effect`: whether the difference is called one, 1 or 0: `p_holm` is below 0.05 and more verdicts changed (`n` of
       `of`) than under any noise, which is the origin once more in other batches: what arithmetic alone does is none.
     - `detectable`: the smallest difference that could have been called an effect with a power of 80%, where `n` of the
@@ -58,10 +62,11 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
         verdict_paths: files of verdicts, of one model or several.
         output: the table to write.
         min_judged: a judge that gives fewer verdicts than this share of the answers that it was asked about is refused.
+        primary: names of variants, or of sweeps, see `kinds.is_named`; None is all.
 
     Raises:
-        UncoupleError: a file is broken, two variants answered different questions, a noise has the origin's batches, or
-            a judge gives too few verdicts.
+        UncoupleError: a file is broken, two variants answered different questions, a noise has the origin's batches, a
+            judge gives too few verdicts, or a primary variant is not there.
     """
     files, records = read_verdicts(verdict_paths, min_judged)
     count, refusers = len(files), told_by(records)
@@ -77,8 +82,9 @@ def measure_awareness(verdict_paths: Iterable[Path], output: Path, *, min_judged
         if before and variant != ORIGIN:
             found |= {(metric, judge): row for metric, row in compare(before, verdicts, counted).items()}
         rows |= {(model, variant, dimension, *what): row for what, row in found.items()}
-    rows |= _holm_rows(rows, noises)
-    rows |= _effect_rows(rows, noises) | _detectable_rows(rows, noises)
+    families = _families(rows, noises, primary)
+    rows |= _holm_rows(rows, families)
+    rows |= _effect_rows(rows, noises) | _detectable_rows(rows, families)
     rows |= gain_rows(rows, refusers)
     told = [_named(key) | row for key, row in rows.items()] + told + _batch_rows(noises)
     told = [named for row in told if (named := _renamed(row, refusers))]
@@ -192,13 +198,26 @@ def _judged(verdicts: Columns) -> list[tuple[str, str]]:
     return [(i, v) for i, v in zip(verdicts["id"], verdicts["verdict"], strict=True) if v != "none"]
 
 
-def _families(rows: Mapping[Of, Numbers], noises: Noises) -> list[list[Of]]:
-    """The p-values that are looked at together."""
-    families: dict[tuple[str, str | None], list[Of]] = {}
+# (key of a p-value, whether it is exploratory) of each that is looked at together.
+Family = list[tuple[Of, bool]]
+
+
+def _families(rows: Mapping[Of, Numbers], noises: Noises, primary: Iterable[str] | None) -> list[Family]:
+    """The p-values that are looked at together.
+
+    Raises:
+        UncoupleError: a primary name is of no variant.
+    """
+    names = list(primary or ())
+    variants = {key[1] for key in rows}
+    if unknown := [name for name in names if not any(is_named(variant, [name]) for variant in variants)]:
+        raise UncoupleError(f"{unknown[0]!r} is primary and no variant. Name one that was judged (--primary).")
+    families: dict[tuple[str, str | None, bool], Family] = {}
     for key, row in rows.items():
         model, variant, dimension, metric, judge = key
         if metric == "p" and (model, variant, dimension) not in noises and row["value"] is not None:
-            families.setdefault((model, judge), []).append(key)
+            explores = bool(names) and not is_named(variant, names)
+            families.setdefault((model, judge, explores), []).append((key, explores))
     return list(families.values())
 
 
@@ -207,19 +226,21 @@ def _instead(key: Of, metric: str) -> Of:
     return (*key[:3], metric, key[4])
 
 
-def _holm_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers]:
-    adjusted: dict[Of, Numbers] = {}
-    for family in _families(rows, noises):
-        values = adjust_holm([rows[key]["value"] for key in family])
-        for key, value in zip(family, values, strict=True):
-            adjusted[_instead(key, "p_holm")] = rows[key] | {"value": value}
-    return adjusted
-
-
-def _detectable_rows(rows: Mapping[Of, Numbers], noises: Noises) -> dict[Of, Numbers]:
+def _holm_rows(rows: Mapping[Of, Numbers], families: Iterable[Family]) -> dict[Of, Numbers]:
     found: dict[Of, Numbers] = {}
-    for family in _families(rows, noises):
-        for key in family:
+    for family in families:
+        values = adjust_holm([rows[key]["value"] for key, _ in family])
+        for (key, explores), value in zip(family, values, strict=True):
+            found[_instead(key, "p_holm")] = rows[key] | {"value": value}
+            if explores:
+                found[_instead(key, "exploratory")] = {"value": 1.0}
+    return found
+
+
+def _detectable_rows(rows: Mapping[Of, Numbers], families: Iterable[Family]) -> dict[Of, Numbers]:
+    found: dict[Of, Numbers] = {}
+    for family in families:
+        for key, _ in family:
             changed, of = (rows[_instead(key, "difference")][name] for name in ("n", "of"))
             value = detectable(changed, of, SIGNIFICANT / len(family))
             found[_instead(key, "detectable")] = {"value": value, "n": changed, "of": of}

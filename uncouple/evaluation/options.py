@@ -156,7 +156,19 @@ class Counting(Section):
     )
 
 
-class Evaluation(Counting, Asking):
+class Comparing(Counting):
+    """Options of comparing verdicts with the origin's."""
+
+    primary: Annotated[list[str], Field(min_length=1), EachOnce()] | None = Field(
+        None,
+        description="The variants that the experiment is about; of a sweep its name, or that of one of its variants. "
+        "Their comparisons are adjusted for one another alone, and so are the others, which are exploratory and called "
+        "so. All of them, where it is left out.",
+        examples=[["spin"]],
+    )
+
+
+class Evaluation(Comparing, Asking):
     """The evaluation of an experiment."""
 
     questions: Whole = Field(0, description="How many questions of each dimension are drawn; 0 takes all.")

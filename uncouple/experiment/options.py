@@ -21,7 +21,7 @@ from uncouple.reporting.tables import published
 from uncouple.scoring.options import ShardedScoring
 from uncouple.selection.options import Suppress
 from uncouple.tuning.options import Tune
-from uncouple.variants.kinds import ORIGIN, Noise, Origin, VariantKind
+from uncouple.variants.kinds import ORIGIN, Noise, Origin, VariantKind, is_named
 
 # A new kind is one file, and its line here.
 Variant = Origin | Suppress | Tune | Noise
@@ -331,6 +331,9 @@ class Experiment(Section):
                 yield f"figures.ratios: {ratio:g} is above scoring.keep, {keep:g}"
         for name in self.judging:
             yield from self._judge_faults(name)
+        for name in self.evaluation.primary or ():
+            if not any(is_named(variant, [name]) for variant in self.variants):
+                yield f"evaluation.primary: {name!r} is not among variants ({', '.join(self.variants)})"
         for name, dimension in self.dimensions.items():
             if self.pairs and not dimension.safe:
                 yield (

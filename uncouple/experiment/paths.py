@@ -308,10 +308,17 @@ class Paths:
         }
         return [path for kind, paths in found.items() if kind in kinds for path in paths]
 
-    def figures(self, figures: Iterable[str], tables: Iterable[str], across: Iterable[str] = ()) -> list[str]:
-        """Every figure and table of the experiment, of those of a model these, and of those of all models `across`."""
+    def figures(
+        self,
+        figures: Iterable[str],
+        tables: Iterable[str],
+        figures_across: Iterable[str] = (),
+        tables_across: Iterable[str] = (),
+    ) -> list[str]:
+        """Every figure and table of the experiment: these of each model, and those `across` all models."""
         made = [self.judge_figure(judge, suffix) for judge in self.experiment.trained for suffix in FIGURE_FORMS]
         for model in self.experiment.models:
             made += [self.figure(model, name, suffix) for name in figures for suffix in FIGURE_FORMS]
             made += [self.table(model, name, suffix) for name in tables for suffix in FORMS]
-        return made + [self.table("models", name, suffix) for name in across for suffix in FORMS]
+        made += [self.figure("models", name, suffix) for name in figures_across for suffix in FIGURE_FORMS]
+        return made + [self.table("models", name, suffix) for name in tables_across for suffix in FORMS]

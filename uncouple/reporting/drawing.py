@@ -62,6 +62,8 @@ def draw_figures(
 
 def _drawn_from(module: ModuleType, name: str, sources: Sources) -> list[Any]:
     """What the function of a figure is given."""
+    if hasattr(module, "ACROSS"):
+        return [sources.by_model(module.TABLE)]
     if FORMATS[module.TABLE].columns is None:
         return [sources.records(module.TABLE)]
     rows: list[Any] = [sources.rows(module.TABLE)]

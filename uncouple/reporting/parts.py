@@ -51,6 +51,16 @@ def _check_name(kind: str, name: str) -> None:
         raise UncoupleError(f"{name!r} is none of the {kind}. Use one of {', '.join(part_names(kind))}.")
 
 
+def of_each_model(found: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
+    """Those of some parts that are made for each model."""
+    return {name: part for name, part in found.items() if not hasattr(part, "ACROSS")}
+
+
+def of_all_models(found: Mapping[str, ModuleType]) -> dict[str, ModuleType]:
+    """Those of some parts that are made once, of all models."""
+    return {name: part for name, part in found.items() if hasattr(part, "ACROSS")}
+
+
 def is_wanted(part: ModuleType, measured: Iterable[str]) -> bool:
     """Whether an experiment has a figure or table: it measures one of the things that this shows.
 

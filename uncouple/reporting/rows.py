@@ -148,6 +148,10 @@ class Judged:
         row = self.get(variant, dimension, self.name("effect", judge), judge)
         return bool(row and row["value"])
 
+    def is_exploratory(self, variant: str, dimension: str, judge: str | None) -> bool:
+        """Whether a comparison is not among the primary ones of the experiment, where it has such."""
+        return bool(self.get(variant, dimension, self.name("exploratory", judge), judge))
+
     def placed(self, name: str, metric: str) -> list[tuple[int, Row]]:
         """(place among the variants, row) of a metric of refusals on a set of questions."""
         rows = [self.get(variant, name, metric, self.refuser) for variant in self.variants]

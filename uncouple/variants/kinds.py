@@ -3,7 +3,7 @@
 A new kind is one such class, in the room that makes its variants, and its line in `experiment.options.Variant`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -19,6 +19,11 @@ def base_name(record: Mapping[str, Any]) -> str:
     """The variant that a model folder holds, by its record, see `models.folders.model_record`: the origin, or the one
     that the checkpoint is of."""
     return record["source"].get("variant", ORIGIN)
+
+
+def is_named(variant: str, names: Iterable[str]) -> bool:
+    """Whether a variant is among some names, or is one of a sweep that is: `ratio.ratio-1e-05` is of `ratio`."""
+    return any(variant == name or variant.startswith(f"{name}.") for name in names)
 
 
 class VariantKind(Section):

@@ -1,13 +1,13 @@
 """Above: awareness of each dimension by variant, safe answers of those that got a verdict, with 95% Wilson intervals
 and the counts; the dotted line marks the origin. Below: its difference from the origin's on the same questions, with
 Tango's 95% score interval and how many verdicts changed. A filled mark is an effect: the p-value of the exact McNemar
-test, adjusted by Holm over all variants and dimensions of this one judge, is below 0.05, and more verdicts changed than
-under a noise variant, which is the origin asked again in other batches (in float32 only where arithmetic can change a
-token). Squares: the mean p(unsafe) of each variant, of the judges that give one, and its difference from the origin's
-on the same questions, with 95% t intervals; these are not tested. Where every difference is the same, as a noise's are
-0, there is no spread to make a t interval of: its interval is what questions that were not asked might do, and wider
-than that of differences that are small but not 0. Empty answers get no verdict and are counted in the summary table.
-What the noise was, and which judge is not to be trusted, stands below.
+test, adjusted by Holm over all variants and dimensions of this one judge (over primary ones and others apart), is below
+0.05, and more verdicts changed than under a noise variant, which is the origin asked again in other batches (in float32
+only where arithmetic can change a token). Squares: the mean p(unsafe) of each variant, of the judges that give one, and
+its difference from the origin's on the same questions, with 95% t intervals; these are not tested. Where every
+difference is the same, as a noise's are 0, there is no spread to make a t interval of: its interval is what questions
+that were not asked might do, and wider than that of differences that are small but not 0. Empty answers get no verdict
+and are counted in the summary table. What the noise was, and which judge is not to be trusted, stands below.
 """
 
 import itertools

@@ -2,9 +2,9 @@
 model as ready to answer as it was. ``general`` are prompts of the general samples, ``alarming`` questions that only
 sound so, ``ordinary`` both as one set. Left: the share of refusals with 95% Wilson intervals and the counts; the dotted
 line marks the origin. Right: the difference from the origin's on the same questions with Tango's 95% score interval. A
-filled mark is an effect: the p-value of the exact McNemar test, adjusted by Holm over all variants and sets, is below
-0.05, and more answers changed than under a noise variant. A trained classifier tells refusals from answers, which the
-judges do not count for awareness; whether it is to be trusted stands below.
+filled mark is an effect: the p-value of the exact McNemar test, adjusted by Holm over all variants and sets (over
+primary ones and others apart), is below 0.05, and more answers changed than under a noise variant. A trained classifier
+tells refusals from answers, which the judges do not count for awareness; whether it is to be trusted stands below.
 """
 
 from typing import TYPE_CHECKING

@@ -88,7 +88,8 @@ def _tell_effect(facts: Facts, variant: str, dimension: str, row: Row) -> str:
         )
     which = "more" if row["value"] > 0 else "less"
     control = ", though of a control" if facts.is_control(variant) else ""
-    return f"{dimension}: {variant} is {which} aware, {difference}: an effect by {facts.judge}{control}."
+    explores = ", exploratory" if facts.found.is_exploratory(variant, dimension, facts.judge) else ""
+    return f"{dimension}: {variant} is {which} aware, {difference}: an effect by {facts.judge}{explores}{control}."
 
 
 def _tell_certainty(facts: Facts) -> Iterator[str]:
@@ -144,7 +145,9 @@ def _tell_questions(facts: Facts, dimension: str) -> Iterator[str]:
     name = max(rest, key=lambda name: abs(rest[name]["value"]), default=None)
     if name is None or not rest[name]["value"]:
         return
-    row, tests = rest[name], [r for r in facts.metrics.of("p_holm") if r["judge"] == facts.judge]
+    row, places = rest[name], [(v, d, facts.judge) for v in facts.compared for d in facts.found.dimensions]
+    explores = facts.found.is_exploratory(name, dimension, facts.judge)
+    tests = [place for place in places if facts.found.is_exploratory(*place) == explores]
     n = questions_needed(row["value"], row["n"] / row["of"], SIGNIFICANT / len(tests))
     told = f"about {n:,} questions" if n <= MOST_QUESTIONS else f"more than {MOST_QUESTIONS:,} questions"
     yield (

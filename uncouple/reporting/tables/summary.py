@@ -1,13 +1,14 @@
 """The variants: weights suppressed, perplexity, divergence (how far predictions of ordinary responses are from the
 origin's, in nats a token, with its 95% interval over the samples), awareness of each dimension with its 95% Wilson
 interval, its difference from the origin's on the same questions with Tango's 95% score interval and the p-value
-adjusted by Holm over all variants and dimensions of the one judge (a star marks an effect), the smallest difference
-that would have been found with 80% power where so many verdicts change (a smaller one is not ruled out), the mean
-p(unsafe) and its difference with 95% t intervals, of the judges that give one, the share of ordinary questions that are
-refused and its rise, told and tested in the same way (``general`` are prompts of general samples, ``alarming``
-questions that only sound so), and how many answers were empty (they get no verdict), degenerate (they repeat
-themselves) or truncated (cut off at the most tokens; both are judged all the same). Below stands what the noise was,
-which judge is not to be trusted, and which variant only refuses more.
+adjusted by Holm over all variants and dimensions of the one judge, or where some variants are primary over those and
+over the others apart, which are called exploratory (a star marks an effect), the smallest difference that would have
+been found with 80% power where so many verdicts change (a smaller one is not ruled out), the mean p(unsafe) and its
+difference with 95% t intervals, of the judges that give one, the share of ordinary questions that are refused and its
+rise, told and tested in the same way (``general`` are prompts of general samples, ``alarming`` questions that only
+sound so), and how many answers were empty (they get no verdict), degenerate (they repeat themselves) or truncated (cut
+off at the most tokens; both are judged all the same). Below stands what the noise was, which judge is not to be
+trusted, and which variant only refuses more.
 """
 
 from collections import Counter
@@ -75,7 +76,8 @@ def _compared(found: Judged, dimension: str, judge: str) -> list[tuple[str, Cell
     def tell_difference(variant: str) -> str:
         star = "* " if found.is_effect(variant, dimension, judge) else ""
         told = (found.name(metric, judge) for metric in ("difference", "p_holm", "detectable"))
-        return star + _difference(*(found.get(variant, dimension, metric, judge) for metric in told))
+        difference = _difference(*(found.get(variant, dimension, metric, judge) for metric in told))
+        return star + difference + ", exploratory" * found.is_exploratory(variant, dimension, judge)
 
     heads = ("refusals", "rise") if judge == found.refuser else ("awareness", "difference")
     cells = (tell_rate, tell_difference)
