@@ -94,7 +94,7 @@ def test_scoring_takes_six_operations_a_weight_and_token():
         for name in ("fairness_safe", "privacy_safe", "general")
     ]
     assert [job.seconds for job in jobs] == pytest.approx(
-        [10 + FILES / 1e9 + 6 * WEIGHTS * count / (0.5e12 * 0.4) for count in tokens]
+        [10 + FILES / 1e9 + 6 * WEIGHTS * count / (1e12 * 0.2) for count in tokens]
     )
     # 79,626,240 weights of MLPs are scored, and one in a thousand is kept.
     assert {job.disk for job in jobs} == {79_626_240 * 1e-3 * 6}
@@ -102,7 +102,7 @@ def test_scoring_takes_six_operations_a_weight_and_token():
 
 def test_asking_reads_the_prompts_and_decodes_token_by_token():
     made = estimate({"evaluation": {"batch_size": 24, "max_new_tokens": 7}}, card="h100")
-    rate, bandwidth, seconds = 989e12 * 0.4, 3.35e12 * 0.5, 10 + FILES / 1e9
+    rate, bandwidth, seconds = 989e12 * 0.2, 3.35e12 * 0.5, 10 + FILES / 1e9
     for variant in ("origin", "noise", "spin", "published", "random"):
         for name in ("fairness", "privacy", "alarming", "general"):
             # Of the general samples the prompts are asked, as many as are drawn.
@@ -131,7 +131,7 @@ def test_tuning_takes_its_memory_and_leaves_a_model_or_an_adapter():
     full, adapter = of(estimate({"variants": variants}), "fine-tune")
     tokens = round(32 * tokens_in("samples/privacy_safe", "prompt", "response")[1])
     assert full.seconds == adapter.seconds
-    assert full.seconds == pytest.approx(10 + FILES / 1e9 + 2 * 6 * WEIGHTS * tokens / (989e12 * 0.4))
+    assert full.seconds == pytest.approx(10 + FILES / 1e9 + 2 * 6 * WEIGHTS * tokens / (989e12 * 0.2))
     assert (full.disk, adapter.disk) == (FILES, 0)
     assert full.memory - adapter.memory == (16 - 4) * WEIGHTS
 

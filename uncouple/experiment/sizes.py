@@ -34,8 +34,8 @@ CARDS = {
     "h200": Card(989e12, 141 * GB, 4.8e12),
     "l40s": Card(362e12, 48 * GB, 0.864e12),
     "rtx4090": Card(165e12, 24 * GB, 1.008e12),
-    # Those of docs/measurements.md: scoring and asking SmolLM2 run at 0.2e12 there.
-    "two-cores": Card(0.5e12, 8 * GB, 20e9, "cpu"),
+    # Those of docs/measurements.md: scoring and asking SmolLM2 run at 0.2e12 there, a fifth of this.
+    "two-cores": Card(1e12, 8 * GB, 20e9, "cpu"),
 }
 
 
