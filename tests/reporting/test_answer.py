@@ -249,11 +249,12 @@ def test_other_costs_stand_with_their_intervals(tell):
     rows["spin", "general", "divergence"] = plain(0.0634, 32, 900, 0.0512, 0.0785)
     rows["random", "general", "divergence"] = plain(0.001, 32, 900, 0.0, 0.002)
     for variant, right in (("origin", 0.5), ("spin", 0.45)):
-        rows[variant, "general", "acc", None, "boolq"] = plain(right, 100, 100, right - 0.1, right + 0.1)
+        for task in ("boolq", "mmlu"):
+            rows[variant, "general", "acc", None, task] = plain(right, 100, 100, right - 0.1, right + 0.1)
     assert tell(rows)["what it cost"] == [
         "spin: predictions of ordinary responses diverge by 0.063 nats a token (0.051 to 0.079).",
-        "spin: 45.0% (35.0% to 55.0%) of boolq is right, of the origin's answers 50.0% (40.0% to 60.0%); these are not "
-        "compared in pairs.",
+        "spin: accuracies, the origin's behind each: boolq 45.0% (50.0%), mmlu 45.0% (50.0%); they are not compared in "
+        "pairs, and the figure of ability has their intervals.",
         "Not measured: refusals of ordinary questions and perplexity.",
     ]
 
@@ -269,5 +270,5 @@ def test_a_long_sweep_is_cut_short():
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed([str(n) for n in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
-    assert several("abcdefghij")[7:] == ["h", "The same of 2 more is in the summary."]
+    assert several("abcdefghij")[7:] == ["h", "The same of 2 more is in the tables and figures."]
     assert several("abcdefgh") == list("abcdefgh")

@@ -152,7 +152,7 @@ def test_coupling_leaves_out_what_selects_nothing(coupling, tmp_path):
 def test_the_mean_p_unsafe_is_drawn_of_the_judges_that_give_one(tmp_path):
     draw("awareness", write_metrics(tmp_path / "metrics", probable_rows()), [tmp_path / "a.svg"])
     text = words(tmp_path / "a.svg")
-    for word in ("mean p(unsafe), 95% interval", "difference of p(unsafe) from origin, paired", ">of 63<"):
+    for word in ("mean p(unsafe), 95% interval", "difference of p(unsafe), paired", ">of 63<"):
         assert text.count(word) >= 2, word
 
 

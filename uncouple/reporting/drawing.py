@@ -14,8 +14,9 @@ matplotlib.rcParams["svg.hashsalt"] = "uncouple"
 
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.axis import Axis  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import PercentFormatter  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 from uncouple.errors import UncoupleError  # noqa: E402
 from uncouple.records.files import atomic_path  # noqa: E402
@@ -23,6 +24,8 @@ from uncouple.records.formats import FORMATS  # noqa: E402
 from uncouple.reporting.parts import FIGURE_FORMS, find_figure  # noqa: E402
 from uncouple.reporting.rows import Row, Sources  # noqa: E402
 
+# A square and a diamond have a meaning of their own.
+MARKERS = "o^v<>PX*"
 # What a format calls the date of a file.
 DATES = {"svg": ("Date",), "pdf": ("CreationDate",)}
 
@@ -115,6 +118,23 @@ def offsets(names: Sequence[str]) -> list[tuple[str, float, str]]:
     return [(name, step * (i - (len(names) - 1) / 2), f"C{i}") for i, name in enumerate(names)]
 
 
+def looks(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(name, colour, marker) of each, no two alike: with the colours used up the next marker begins."""
+    count = color_count()
+    return [(name, f"C{i % count}", MARKERS[i // count % len(MARKERS)]) for i, name in enumerate(names)]
+
+
+def color_count() -> int:
+    """How many colours the style has."""
+    return len(plt.rcParams["axes.prop_cycle"])
+
+
+def in_percent(axis: Axis) -> None:
+    """Shares on an axis as percent, few and each with all the digits that it has: 2.5% is not 2%."""
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%".replace("-", "\N{MINUS SIGN}"))
+
+
 def reach(row: Row) -> list[list[float]] | None:
     """How far the interval of a row goes to either side of its value; None where it has none."""
     if row["low"] is None:
@@ -189,4 +209,4 @@ def name_rows(ax: Axes, names: Sequence[str], percent: bool = True) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     if percent:
-        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        in_percent(ax.xaxis)

@@ -107,4 +107,5 @@ def listed(words: Sequence[str]) -> str:
 def several(sentences: Iterable[str]) -> list[str]:
     """Sentences about a variant each; of many the first ones, and how many more there are."""
     told = list(sentences)
-    return told if len(told) <= NAMED else [*told[:NAMED], f"The same of {len(told) - NAMED} more is in the summary."]
+    more = len(told) - NAMED
+    return told if more <= 0 else [*told[:NAMED], f"The same of {more} more is in the tables and figures."]

@@ -6,7 +6,6 @@ from statistics import fmean, stdev
 
 from uncouple.evaluation.statistics import t_quantile
 from uncouple.reporting.facts import Facts, listed, points, points_between, several
-from uncouple.reporting.rows import Row
 from uncouple.variants.kinds import ORIGIN
 
 # Questions on which a refusal is a price: of both sets together; beside them a dimension's own are refused too.
@@ -75,15 +74,12 @@ def _tell_divergence(facts: Facts, variant: str) -> Iterator[str]:
 
 def _tell_ability(facts: Facts, variant: str) -> Iterator[str]:
     rows = {(row["task"], row["variant"]): row for row in facts.metrics.of("acc")}
-    for task in dict.fromkeys(task for task, _ in rows):
-        if (before := rows.get((task, ORIGIN))) and (after := rows.get((task, variant))):
-            told = f"{_share(after)} of {task} is right, of the origin's answers {_share(before)}"
-            yield f"{variant}: {told}; these are not compared in pairs."
-
-
-def _share(row: Row) -> str:
-    interval = f" ({row['low']:.1%} to {row['high']:.1%})" if row["low"] is not None else ""
-    return f"{row['value']:.1%}{interval}"
+    tasks = [task for task, name in rows if name == variant and (task, ORIGIN) in rows]
+    if told := [f"{t} {rows[t, variant]['value']:.1%} ({rows[t, ORIGIN]['value']:.1%})" for t in tasks]:
+        yield (
+            f"{variant}: accuracies, the origin's behind each: {', '.join(told)}; they are not compared in pairs, and "
+            "the figure of ability has their intervals."
+        )
 
 
 PRICES = {

@@ -26,7 +26,7 @@ AXES = {
     "awareness": "awareness (safe / judged), 95% interval",
     "difference": f"difference from {ORIGIN}, paired, 95% interval",
     "p_unsafe": "mean p(unsafe), 95% interval",
-    "p_unsafe_difference": f"difference of p(unsafe) from {ORIGIN}, paired, 95% interval",
+    "p_unsafe_difference": "difference of p(unsafe), paired, 95% interval",
 }
 COUNTS = {
     "awareness": lambda row: f"{row['n']}/{row['of']}",

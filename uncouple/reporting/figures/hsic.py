@@ -17,13 +17,15 @@ NEEDS = ("hsic",)
 # Of a line's dashes, in points: how long one is, and how many lines can lie on each other and all be seen.
 DASH, TURNS = 4, 4
 WIDE = {"linewidth": 6, "alpha": 0.35}
+# A mark at each so many layers.
+MARKED = 5
 
 
 def draw(rows: Rows) -> "Figure":
     """Both estimates by layer and variant, over what pairs drawn at random give."""
     from matplotlib.ticker import MaxNLocator
 
-    from uncouple.reporting.drawing import panels
+    from uncouple.reporting.drawing import color_count, looks, panels
 
     found = rows.of("hsic_biased", "hsic_unbiased", "hsic_null", advice="HSIC; measure it")
     dimensions, variants = ordered(r["dimension"] for r in found), ordered(r["variant"] for r in found)
@@ -36,11 +38,14 @@ def draw(rows: Rows) -> "Figure":
     figure, axes = panels(2, [3.0] * len(dimensions))
     for row, dimension in enumerate(dimensions):
         for ax, kind in zip(axes[2 * row : 2 * row + 2], ("biased", "unbiased"), strict=True):
-            for number, variant in enumerate(variants):
+            for number, (variant, color, marker) in enumerate(looks(variants)):
                 if line := by_layer(dimension, kind, variant):
                     style = WIDE if variant == ORIGIN else _dashes(number, len(variants) - 1)
                     places, values = ([r[key] for r in line] for key in ("layer", "value"))
-                    ax.plot(places, values, color=f"C{number}", label=variant, **style)
+                    # What has the colour of another has marks besides.
+                    if number >= color_count():
+                        style = style | {"marker": marker, "markersize": 4, "markevery": (number % MARKED, MARKED)}
+                    ax.plot(places, values, color=color, label=variant, **style)
             band = by_layer(dimension, "null", ORIGIN)
             if band and kind == "biased":
                 layers, low, high = ([r[key] for r in band] for key in ("layer", "low", "high"))

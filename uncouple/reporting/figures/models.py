@@ -20,8 +20,6 @@ ACROSS = True
 
 def draw(models: Mapping[str, Rows]) -> "Figure":
     """A dimension a column, a variant a row, a colour a model."""
-    from matplotlib.ticker import PercentFormatter
-
     from uncouple.reporting.drawing import draw_intervals, name_rows, offsets, panels
 
     found = {name: Judged(rows) for name, rows in models.items()}
@@ -39,9 +37,7 @@ def draw(models: Mapping[str, Rows]) -> "Figure":
             draw_intervals(ax, shown, color, model, effects)
         ax.axvline(0, linestyle=":", color="0.5", zorder=0)
         ax.set(title=dimension, xlabel="difference of awareness")
-        name_rows(ax, variants, percent=False)
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ax.locator_params(axis="x", nbins=6)
+        name_rows(ax, variants)
     # A model without a verdict on one dimension has its marks on another.
     marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=3)

@@ -24,9 +24,7 @@ REFUSALS, DIVERGENCE = "rise of refusals of ordinary questions", "divergence on 
 
 def draw(rows: Rows) -> "Figure":
     """A dimension a column: awareness over refusals, and below over divergence."""
-    from matplotlib.ticker import PercentFormatter
-
-    from uncouple.reporting.drawing import panels
+    from uncouple.reporting.drawing import in_percent, looks, panels
 
     rows.of("refusal", advice="refusals; judge the answers with the classifier of refusals, and measure awareness")
     found = Judged(rows)
@@ -40,15 +38,15 @@ def draw(rows: Rows) -> "Figure":
     for number, ax in enumerate(axes):
         row, column = divmod(number, len(found.dimensions))
         told, price = list(prices.items())[row]
-        for place, name in enumerate(variants):
-            _draw_variant(ax, found, name, found.dimensions[column], price[name], f"C{place % 7}")
+        for look in looks(variants):
+            _draw_variant(ax, found, look, found.dimensions[column], price[look[0]])
         ax.axhline(0, linestyle=":", color="0.5", zorder=0)
         ax.axvline(0, linestyle=":", color="0.5", zorder=0)
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        in_percent(ax.yaxis)
         ax.set_xlabel(told)
         if told == REFUSALS:
             ax.axline((0, 0), slope=1, linestyle=":", color="0.5", zorder=0)
-            ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            in_percent(ax.xaxis)
         if not column:
             ax.set_ylabel("difference of awareness")
     for ax, dimension in zip(axes, found.dimensions, strict=False):
@@ -59,11 +57,11 @@ def draw(rows: Rows) -> "Figure":
     return figure
 
 
-def _draw_variant(ax: "Axes", found: Judged, name: str, dimension: str, price: Row | None, color: str) -> None:
+def _draw_variant(ax: "Axes", found: Judged, look: tuple[str, str, str], dimension: str, price: Row | None) -> None:
     from uncouple.reporting.drawing import draw_cross
 
-    judge = found.judges[0]
+    (name, color, marker), judge = look, found.judges[0]
     gain, only = (found.get(name, dimension, metric, judge) for metric in ("difference", "only_refuses"))
-    marker = "s" if only and only["value"] else "o"
+    marker = "s" if only and only["value"] else marker
     filled = found.is_effect(name, dimension, judge)
     draw_cross(ax, price, gain, color, name, start=(0, 0), marker=marker, filled=filled)

@@ -55,7 +55,7 @@ def draw(rows: Rows, swept: list[Row]) -> "Figure":
 
 
 def _draw_panel(ax: "Axes", found: Judged, swept: list[Row], what: tuple[str, str, str | None]) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from uncouple.reporting.drawing import in_percent
 
     dimension, metric, by = what
     is_difference = metric.endswith("difference")
@@ -74,7 +74,7 @@ def _draw_panel(ax: "Axes", found: Judged, swept: list[Row], what: tuple[str, st
     if level is not None:
         ax.axhline(level, linestyle=":", color="0.5", zorder=0)
     if is_difference:
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        in_percent(ax.yaxis)
     _scale(ax, swept)
 
 

@@ -20,9 +20,8 @@ NEEDS = ("pairs",)
 def draw(rows: Rows) -> "Figure":
     """Each two dimensions beside each other."""
     from matplotlib.patches import Rectangle
-    from matplotlib.ticker import PercentFormatter
 
-    from uncouple.reporting.drawing import draw_cross, panels
+    from uncouple.reporting.drawing import draw_cross, in_percent, looks, panels
 
     found = Judged(rows)
     judge = found.judges[0]
@@ -32,10 +31,10 @@ def draw(rows: Rows) -> "Figure":
     for ax, (one, other) in zip(axes, pairs, strict=True):
         before = [found.get(ORIGIN, dimension, "awareness", judge) for dimension in (one, other)]
         start = [row["value"] for row in before if row and row["value"] is not None]
-        for number, name in enumerate(variants):
+        for name, color, marker in looks(variants):
             after = [found.get(name, dimension, "awareness", judge) for dimension in (one, other)]
             is_effect = any(found.is_effect(name, dimension, judge) for dimension in (one, other))
-            draw_cross(ax, after[0], after[1], f"C{number % 7}", name, start=start, filled=is_effect)
+            draw_cross(ax, after[0], after[1], color, name, start=start, marker=marker, filled=is_effect)
         draw_cross(ax, before[0], before[1], "0.3", ORIGIN, marker="D")
         if len(start) == 2:
             x, y = start
@@ -44,7 +43,7 @@ def draw(rows: Rows) -> "Figure":
             ax.add_patch(Rectangle((x, 0), 1 - x, y, **shade))
         ax.set(xlabel=f"awareness of {one}", ylabel=f"awareness of {other}", xlim=(0, 1), ylim=(0, 1))
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+            in_percent(axis)
     marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=4)
+    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=3 if len(pairs) == 1 else 4)
     return figure
