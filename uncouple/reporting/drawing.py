@@ -197,6 +197,20 @@ def write_counts(
         ax.annotate(told, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
 
 
+def write_legend(figure: Figure, columns: int, **options: Any) -> None:
+    """What is drawn in any of a figure's axes, each name once, above them; the figure grows by what this takes.
+
+    Args:
+        columns: of names.
+        options: of matplotlib's `Figure.legend`.
+    """
+    # What one of the axes has no value of has its mark in another.
+    marks = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    legend = figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=columns, **options)
+    height = legend.get_window_extent().height / figure.dpi
+    figure.set_figheight(figure.get_figheight() + height)
+
+
 def write_notes(figure: Figure, notes: Iterable[str]) -> None:
     """Sentences below a figure, in lines that are no wider than it."""
     width = int(15 * figure.get_figwidth())

@@ -62,7 +62,8 @@ def _losses(facts: Facts, variant: str) -> dict[str, float]:
 
 def _ratio(loss: float) -> str:
     # A wrecked model's may be beyond the largest float.
-    return f"{math.exp(loss):,.3f}" if loss < 30 else "above a billion"
+    digits = 3 if loss < 5 else 0
+    return f"{math.exp(loss):,.{digits}f}" if loss < 20 else "above a hundred million"
 
 
 def _tell_divergence(facts: Facts, variant: str) -> Iterator[str]:

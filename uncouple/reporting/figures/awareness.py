@@ -39,7 +39,7 @@ COUNTS = {
 
 def draw(rows: Rows) -> "Figure":
     """Awareness of each dimension by variant above its difference from the origin; then the same of p(unsafe)."""
-    from uncouple.reporting.drawing import offsets, panels, write_notes
+    from uncouple.reporting.drawing import offsets, panels, write_legend, write_notes
 
     found = Judged(rows)
     others = [
@@ -62,8 +62,7 @@ def draw(rows: Rows) -> "Figure":
     for ax, dimension in zip(axes, found.dimensions, strict=False):
         ax.set_title(dimension)
     if len(found.judges) > 1:
-        handles = axes[0].get_legend_handles_labels()
-        figure.legend(*handles, title="judge", loc="outside upper left", ncols=len(found.judges))
+        write_legend(figure, len(found.judges), title="judge")
     write_notes(figure, found.notes())
     return figure
 

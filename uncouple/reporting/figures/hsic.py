@@ -25,7 +25,7 @@ def draw(rows: Rows) -> "Figure":
     """Both estimates by layer and variant, over what pairs drawn at random give."""
     from matplotlib.ticker import MaxNLocator
 
-    from uncouple.reporting.drawing import color_count, looks, panels
+    from uncouple.reporting.drawing import color_count, looks, panels, write_legend
 
     found = rows.of("hsic_biased", "hsic_unbiased", "hsic_null", advice="HSIC; measure it")
     dimensions, variants = ordered(r["dimension"] for r in found), ordered(r["variant"] for r in found)
@@ -52,7 +52,7 @@ def draw(rows: Rows) -> "Figure":
                 ax.fill_between(layers, low, high, color="0.5", alpha=0.2, linewidth=0, label="pairs at random")
             ax.set(title=f"{dimension}, {kind}", xlabel="layer", ylabel="HSIC")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, handlelength=3)
+    write_legend(figure, 4, handlelength=3)
     return figure
 
 

@@ -18,7 +18,7 @@ Found = dict[tuple[str, str, str | None], Row]
 
 def draw(rows: Rows) -> "Figure":
     """The share of answers with each phrase, and with any of them at the end."""
-    from uncouple.reporting.drawing import color_count, draw_intervals, name_rows, offsets, panels
+    from uncouple.reporting.drawing import color_count, draw_intervals, name_rows, offsets, panels, write_legend
 
     counted = rows.of("phrase", "any_phrase", advice="phrases; measure the language of its answers")
     dimensions, variants = ordered(r["dimension"] for r in counted), ordered(r["variant"] for r in counted)
@@ -37,7 +37,7 @@ def draw(rows: Rows) -> "Figure":
             draw_intervals(ax, shown, color, label=variant)
         ax.set(title=dimension, xlabel="answers with the phrase, 95% interval", xlim=(0, None))
         name_rows(ax, [phrase or "any of them" for phrase in phrases[dimension]])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    write_legend(figure, 3)
     return figure
 
 

@@ -20,7 +20,7 @@ ACROSS = True
 
 def draw(models: Mapping[str, Rows]) -> "Figure":
     """A dimension a column, a variant a row, a colour a model."""
-    from uncouple.reporting.drawing import draw_intervals, name_rows, offsets, panels
+    from uncouple.reporting.drawing import draw_intervals, name_rows, offsets, panels, write_legend
 
     found = {name: Judged(rows) for name, rows in models.items()}
     controls = {ORIGIN, *(name for judged in found.values() for name in judged.noises)}
@@ -38,7 +38,5 @@ def draw(models: Mapping[str, Rows]) -> "Figure":
         ax.axvline(0, linestyle=":", color="0.5", zorder=0)
         ax.set(title=dimension, xlabel="difference of awareness")
         name_rows(ax, variants)
-    # A model without a verdict on one dimension has its marks on another.
-    marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=3)
+    write_legend(figure, 3)
     return figure

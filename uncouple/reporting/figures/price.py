@@ -24,7 +24,7 @@ REFUSALS, DIVERGENCE = "rise of refusals of ordinary questions", "divergence on 
 
 def draw(rows: Rows) -> "Figure":
     """A dimension a column: awareness over refusals, and below over divergence."""
-    from uncouple.reporting.drawing import in_percent, looks, panels
+    from uncouple.reporting.drawing import in_percent, looks, panels, write_legend
 
     rows.of("refusal", advice="refusals; judge the answers with the classifier of refusals, and measure awareness")
     found = Judged(rows)
@@ -51,9 +51,7 @@ def draw(rows: Rows) -> "Figure":
             ax.set_ylabel("difference of awareness")
     for ax, dimension in zip(axes, found.dimensions, strict=False):
         ax.set_title(dimension)
-    # A variant without a verdict on one dimension has its mark on another.
-    marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=4)
+    write_legend(figure, 4)
     return figure
 
 

@@ -31,7 +31,7 @@ def draw(rows: Rows, swept: list[Row]) -> "Figure":
         rows: metrics.
         swept: rows of the key, see `formats.SWEEPS`.
     """
-    from uncouple.reporting.drawing import panels
+    from uncouple.reporting.drawing import panels, write_legend
 
     found = Judged(rows)
     judge = found.judges[0]
@@ -50,7 +50,7 @@ def draw(rows: Rows, swept: list[Row]) -> "Figure":
         ax.label_outer()
     axes[-1].set_xlabel(swept[0]["key"])
     if len(ordered(row["series"] for row in swept)) > 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        write_legend(figure, 2)
     return figure
 
 

@@ -21,7 +21,7 @@ def draw(rows: Rows) -> "Figure":
     """Each two dimensions beside each other."""
     from matplotlib.patches import Rectangle
 
-    from uncouple.reporting.drawing import draw_cross, in_percent, looks, panels
+    from uncouple.reporting.drawing import draw_cross, in_percent, looks, panels, write_legend
 
     found = Judged(rows)
     judge = found.judges[0]
@@ -44,6 +44,5 @@ def draw(rows: Rows) -> "Figure":
         ax.set(xlabel=f"awareness of {one}", ylabel=f"awareness of {other}", xlim=(0, 1), ylim=(0, 1))
         for axis in (ax.xaxis, ax.yaxis):
             in_percent(axis)
-    marks = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=3 if len(pairs) == 1 else 4)
+    write_legend(figure, 3 if len(pairs) == 1 else 4)
     return figure
