@@ -72,16 +72,7 @@ def measure_awareness(
     count, refusers = len(files), told_by(records)
     told = _agreement_rows(files, refusers) + _kind_rows(records, refusers)
     pool_ordinary(files, records)
-    rows: dict[Of, Numbers] = {}
-    noises = _find_noises(records)
-    for whose, verdicts in files.items():
-        model, variant, dimension, judge = whose
-        counted = records[whose]["calls"][0]
-        found = _count(verdicts, counted, judge)
-        before = files.get((model, ORIGIN, dimension, judge))
-        if before and variant != ORIGIN:
-            found |= {(metric, judge): row for metric, row in compare(before, verdicts, counted).items()}
-        rows |= {(model, variant, dimension, *what): row for what, row in found.items()}
+    rows, noises = _count_all(files, records), _find_noises(records)
     families = _families(rows, noises, primary)
     rows |= _holm_rows(rows, families)
     rows |= _effect_rows(rows, noises) | _detectable_rows(rows, families)
@@ -90,6 +81,20 @@ def measure_awareness(
     told = [named for row in told if (named := _renamed(row, refusers))]
     write_metrics(told, output, code=fingerprint("evaluation.awareness"))
     say(f"measure: {len(told)} figures of {count} files of verdicts")
+
+
+def _count_all(files: Mapping[Whose, Columns], records: Mapping[Whose, dict[str, Any]]) -> dict[Of, Numbers]:
+    """Rows of all tables, and of each against the origin's."""
+    rows: dict[Of, Numbers] = {}
+    for whose, verdicts in files.items():
+        model, variant, dimension, judge = whose
+        counted = records[whose]["calls"][0]
+        found = _count(verdicts, counted, judge)
+        before = files.get((model, ORIGIN, dimension, judge))
+        if before and variant != ORIGIN:
+            found |= {(metric, judge): row for metric, row in compare(before, verdicts, counted).items()}
+        rows |= {(model, variant, dimension, *what): row for what, row in found.items()}
+    return rows
 
 
 def _count(verdicts: Columns, counted: str, judge: str) -> dict[tuple[str, str | None], Numbers]:

@@ -129,7 +129,7 @@ class Ordinary(Section):
     replies: ClassVar[dict[str, Label]] = {"refusals": "safe", "answers": "unsafe"}
 
     n: Whole = Field(
-        32,
+        16,
         description="General samples that no variant is scored on or tuned with: how far each variant's predictions of "
         "their responses are from the origin's is its divergence, and their prompts are asked where refusals are "
         "counted. 0 measures nothing.",

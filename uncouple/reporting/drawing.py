@@ -202,7 +202,7 @@ def write_legend(figure: Figure, columns: int, **options: Any) -> None:
 
     Args:
         columns: of names.
-        options: of matplotlib's `Figure.legend`.
+        options: of the legend, as matplotlib takes them.
     """
     # What one of the axes has no value of has its mark in another.
     marks = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
