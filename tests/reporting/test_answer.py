@@ -230,7 +230,8 @@ def test_too_few_questions_are_told(tell):
         ((0.1,), "perplexity is 1.105 times the origin's, in the one window of text, so nothing is ruled out."),
         (
             (50.0,),
-            "perplexity is above a hundred million times the origin's, in the one window of text, so nothing is ruled out.",
+            "perplexity is above a hundred million times the origin's, in the one window of text, so nothing is ruled "
+            "out.",
         ),
     ],
 )
