@@ -4,7 +4,8 @@
         --scores results/scores/SmolLM2-135M-Instruct/origin/*/*.parquet --questions results/samples/questions/*.parquet
 
 The whole is timed as the workflow does it: a `mask` for each ratio, and one `ask` of all. Against it stands the time of
-the answers alone, in one process that has the model already. `each_alone` is an `ask` for each ratio.
+the answers alone, in one process that has the model already. With --apart each ratio is asked in a job of its own as
+well.
 """
 
 import argparse
@@ -72,6 +73,7 @@ def main():
     parser.add_argument("--questions", required=True, nargs="+", help="questions tables")
     parser.add_argument("--dimensions", nargs="+", default=["fairness", "privacy"])
     parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--apart", action="store_true", help="time an `ask` for each ratio too")
     parser.add_argument("--json", help="file to write the rows to")
     arguments = parser.parse_args()
     print(describe_machine("cpu"))
@@ -80,8 +82,9 @@ def main():
         masks, making = make_masks(arguments, folder)
         asking = time_asking(arguments, masks, folder)
         alone = time_answers(arguments, masks)
-        apart = sum(time_asking(arguments, [path], folder) for path in masks)
-    seconds = {"masks": making, "ask": asking, "sweep": making + asking, "answers": alone, "each_alone": making + apart}
+        apart = sum(time_asking(arguments, [path], folder) for path in masks if arguments.apart)
+    seconds = {"masks": making, "ask": asking, "sweep": making + asking, "answers": alone}
+    seconds |= {"apart": making + apart} if apart else {}
     rows = [{"what": what, "seconds": value, "ratio": value / alone} for what, value in seconds.items()]
     report(rows, arguments.json)
 
