@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 from test_figures import STYLE, plain, write_metrics
 
-from uncouple.reporting.drawing import in_percent, looks
+from uncouple.reporting.drawing import in_percent, looks, write_legend
 from uncouple.reporting.figures import hsic, language
 from uncouple.reporting.rows import Sources
 
@@ -65,3 +65,16 @@ def test_of_more_variants_than_colours_lines_of_hsic_have_marks(tmp_path):
     assert list(lines) == variants
     assert len(set(lines.values())) == len(variants)
     assert hsic.WIDE.keys() == {"linewidth", "alpha"}
+
+
+def test_a_legend_has_the_first_mark_of_each_name_and_makes_room_for_itself():
+    figure, (above, below) = plt.subplots(2)
+    above.plot([1], label="one", marker="o")
+    below.plot([1], label="one", marker="s")
+    below.plot([1], label="other", marker="s")
+    height = figure.get_figheight()
+    write_legend(figure, 1)
+    (legend,) = figure.legends
+    shown = zip(legend.get_texts(), legend.legend_handles, strict=True)
+    assert [(text.get_text(), mark.get_marker()) for text, mark in shown] == [("one", "o"), ("other", "s")]
+    assert figure.get_figheight() > height + 0.3

@@ -204,8 +204,11 @@ def write_legend(figure: Figure, columns: int, **options: Any) -> None:
         columns: of names.
         options: of the legend, as matplotlib takes them.
     """
-    # What one of the axes has no value of has its mark in another.
-    marks = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    marks: dict[str, Any] = {}
+    for ax in figure.axes:
+        for mark, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            # The first, as it was drawn: what one of the axes has no value of has its mark in another.
+            marks.setdefault(name, mark)
     legend = figure.legend(marks.values(), marks.keys(), loc="outside upper left", ncols=columns, **options)
     height = legend.get_window_extent().height / figure.dpi
     figure.set_figheight(figure.get_figheight() + height)
