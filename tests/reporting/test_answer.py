@@ -1,5 +1,7 @@
 """The report's first words: each sentence from planted metrics, and none that says more than they do."""
 
+import re
+
 import pytest
 from test_figures import plain, write_metrics
 
@@ -122,6 +124,22 @@ def test_an_effect_stands_with_interval_and_adjusted_p_and_what_is_none_beside(t
         "privacy: 64 questions show a difference of 20.0 points or more 80% of the time, smaller ones less often.",
         "noise changed 0 of 64 verdicts on fairness and 0 of 64 verdicts on privacy.",
     ]
+
+
+def test_what_is_not_among_the_primary_comparisons_is_called_exploratory(tell):
+    rows = planted({("spin", "privacy", "embedding"): GAIN, ("random", "privacy", "phrases"): GAIN})
+    told = tell(rows)
+    assert "exploratory" not in str(told)
+    # Of the family of two that spin is in, fewer questions are needed than of the four of all.
+    rows |= {("random", d, "exploratory", judge): plain(1.0) for d in DIMENSIONS for judge in JUDGES}
+    rows["spin", "fairness", "difference", "embedding"] = NONE["difference"]
+    told = tell(rows)
+    assert "by embedding." in told["what it did"][1]
+    assert told["what it did"][-1] == "By phrases, effects are: random on privacy (+25.0 points, exploratory)."
+    of_two = told["what to do next"][0]
+    of_four = tell({key: row for key, row in rows.items() if key[2] != "exploratory"})["what to do next"][0]
+    n, more = (int(re.search(r"about ([\d,]+) questions", text)[1].replace(",", "")) for text in (of_two, of_four))
+    assert n < more
 
 
 def test_where_nothing_is_an_effect_it_is_said(tell):

@@ -25,6 +25,13 @@ def test_summary_and_selections_in_both_forms(metrics, placement, coupling, tmp_
     assert (tmp_path / "t.md").read_text().splitlines()[3] == "| 0.0001 | 30 | 50 (5) | 200 |"
 
 
+def test_a_comparison_that_explores_is_called_so(tmp_path):
+    rows = metrics_rows() | {("spin", "privacy", "exploratory", "phrases"): plain(1.0)}
+    write("summary", [write_metrics(tmp_path / "m", rows)], [tmp_path / "s.md"])
+    assert (tmp_path / "s.md").read_text().count("p 0.001, exploratory |") == 1
+    assert (tmp_path / "s.md").read_text().count("exploratory") == 1
+
+
 def test_answers_that_never_left_their_thoughts_are_shown_where_there_are_some(tmp_path):
     rows = metrics_rows()
     for n in (0, 3):

@@ -119,7 +119,8 @@ def offsets(names: Sequence[str]) -> list[tuple[str, float, str]]:
 
 
 def looks(names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(name, colour, marker) of each, no two alike: with the colours used up the next marker begins."""
+    """(name, colour, marker) of each, no two alike of as many as both allow: with the last colour the next marker
+    begins."""
     count = color_count()
     return [(name, f"C{i % count}", MARKERS[i // count % len(MARKERS)]) for i, name in enumerate(names)]
 

@@ -57,6 +57,10 @@ class Facts:
         mask = self.mask(variant)
         return bool(mask and mask["select"] in RULES and RULES[mask["select"]].is_drawn)
 
+    def explores(self, variant: str, dimension: str, judge: str | None) -> str:
+        """What is said of a comparison that is not among the primary ones; nothing where it is."""
+        return ", exploratory" if self.found.is_exploratory(variant, dimension, judge) else ""
+
     def only_refuses(self, variant: str, dimension: str, judge: str) -> bool:
         """Whether its awareness is not shown to have risen by more than its refusals of ordinary questions."""
         row = self.found.get(variant, dimension, "only_refuses", judge)

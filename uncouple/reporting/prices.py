@@ -33,7 +33,8 @@ def _tell_refusals(facts: Facts, variant: str) -> Iterator[str]:
     if effect and effect["value"]:
         which = "more" if row["value"] > 0 else "less"
         told = f"{points(row['value'])} ({points_between(row)}, {row['of']} questions)"
-        yield f"{variant} refuses ordinary questions {which} often, {told}: an effect."
+        explores = facts.explores(variant, ORDINARY, judge)
+        yield f"{variant} refuses ordinary questions {which} often, {told}: an effect{explores}."
     else:
         yield (
             f"{variant}: refusals of {row['of']} ordinary questions {points(row['value'])}, no effect; ruled out is a "

@@ -69,7 +69,7 @@ def _tell_effects(facts: Facts) -> Iterator[str]:
             yield f"{dimension}: no effect of {listed(told)} by {facts.judge}."
     for judge in facts.found.judges[1:]:
         told = [
-            f"{name} on {dimension} ({points(row['value'])})"
+            f"{name} on {dimension} ({points(row['value'])}{facts.explores(name, dimension, judge)})"
             for dimension in facts.found.dimensions
             for name, row in facts.differences(dimension, judge).items()
             if facts.found.is_effect(name, dimension, judge)
@@ -88,7 +88,7 @@ def _tell_effect(facts: Facts, variant: str, dimension: str, row: Row) -> str:
         )
     which = "more" if row["value"] > 0 else "less"
     control = ", though of a control" if facts.is_control(variant) else ""
-    explores = ", exploratory" if facts.found.is_exploratory(variant, dimension, facts.judge) else ""
+    explores = facts.explores(variant, dimension, facts.judge)
     return f"{dimension}: {variant} is {which} aware, {difference}: an effect by {facts.judge}{explores}{control}."
 
 
