@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test check
+.PHONY: run test check test-slurm
 
 run: $(VENV)/run.ready
 	$(BIN)/snakemake --cores $(CORES)
@@ -18,6 +18,10 @@ results/report.html: $(wildcard results/figures/*/*.png results/tables/*/*.html)
 
 test: $(VENV)/test.ready
 	$(BIN)/python -m pytest
+
+# The workflow on a real SLURM of one node, which it installs and starts, as root, and stops again.
+test-slurm: $(VENV)/test.ready
+	$(BIN)/python -m pytest -n0 -m slurm
 
 # Lints and slower suites, for CI and before a change is sent in.
 check: $(VENV)/test.ready
