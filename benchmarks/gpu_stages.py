@@ -111,9 +111,7 @@ def measure(model, samples, folder, truth, place, ratio):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument(
-        "--on", nargs="+", default=["cpu,float32", "cuda,float32", "cuda,bfloat16"], metavar="DEVICE,DTYPE"
-    )
+    parser.add_argument("--on", nargs="+", default=PLACES, metavar="DEVICE,DTYPE")
     parser.add_argument("--n", type=int, default=32, help="samples of a set, questions of a dimension (%(default)s)")
     parser.add_argument("--ratio", type=float, default=1e-4, help="of the mask (%(default)s)")
     parser.add_argument("--folder", help="where the results stay; by default they go")

@@ -327,6 +327,7 @@ ALL_FIGURES = {
     name: part for name, part in parts("figures", EXPERIMENT.measured, EACH).items() if part.TABLE != "judge"
 }
 ALL_TABLES = parts("tables", EXPERIMENT.measured)
+ALL_METRICS = [PATHS.metrics("metrics", model) for model in EXPERIMENT.models]
 FIGURES, TABLES = of_each_model(ALL_FIGURES), of_each_model(ALL_TABLES)
 FIGURES_ACROSS, TABLES_ACROSS = of_all_models(ALL_FIGURES), of_all_models(ALL_TABLES)
 # Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.

@@ -106,7 +106,7 @@ if FIGURES_ACROSS:
 
     use rule draw_figures as draw_figures_across with:
         input:
-            tables=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            tables=ALL_METRICS,
             style=EXPERIMENT.figures.style,
         output:
             png=[
@@ -125,7 +125,7 @@ if FIGURES_ACROSS:
             model="",
             output=lambda wildcards: flags(output=[PATHS.figure("models", suffix=suffix) for suffix in FIGURE_FORMS]),
             names=list(FIGURES_ACROSS),
-            order=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            order=ALL_METRICS,
             code=code_of("figures", parts=[f"reporting.figures.{name}" for name in FIGURES_ACROSS]),
 
 
@@ -133,7 +133,7 @@ if TABLES_ACROSS:
 
     use rule write_tables as write_tables_across with:
         input:
-            tables=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            tables=ALL_METRICS,
             files=[],
         output:
             others=[
@@ -154,5 +154,5 @@ if TABLES_ACROSS:
             model="",
             output=lambda wildcards: flags(output=[PATHS.table("models", suffix=suffix) for suffix in FORMS]),
             names=list(TABLES_ACROSS),
-            order=[PATHS.metrics("metrics", model) for model in EXPERIMENT.models],
+            order=ALL_METRICS,
             code=code_of("tables", parts=[f"reporting.tables.{name}" for name in TABLES_ACROSS]),

@@ -203,11 +203,11 @@ def _judged(verdicts: Columns) -> list[tuple[str, str]]:
     return [(i, v) for i, v in zip(verdicts["id"], verdicts["verdict"], strict=True) if v != "none"]
 
 
-# (key of a p-value, whether it is exploratory) of each that is looked at together.
-Family = list[tuple[Of, bool]]
+# P-values that are looked at together, by model, judge and whether they are exploratory.
+Families = dict[tuple[str, str | None, bool], list[Of]]
 
 
-def _families(rows: Mapping[Of, Numbers], noises: Noises, primary: Iterable[str] | None) -> list[Family]:
+def _families(rows: Mapping[Of, Numbers], noises: Noises, primary: Iterable[str] | None) -> Families:
     """The p-values that are looked at together.
 
     Raises:
@@ -217,13 +217,13 @@ def _families(rows: Mapping[Of, Numbers], noises: Noises, primary: Iterable[str]
     variants = {key[1] for key in rows}
     if unknown := [name for name in names if not any(is_named(variant, [name]) for variant in variants)]:
         raise UncoupleError(f"{unknown[0]!r} is primary and no variant. Name one that was judged (--primary).")
-    families: dict[tuple[str, str | None, bool], Family] = {}
+    families: Families = {}
     for key, row in rows.items():
         model, variant, dimension, metric, judge = key
         if metric == "p" and (model, variant, dimension) not in noises and row["value"] is not None:
             explores = bool(names) and not is_named(variant, names)
-            families.setdefault((model, judge, explores), []).append((key, explores))
-    return list(families.values())
+            families.setdefault((model, judge, explores), []).append(key)
+    return families
 
 
 def _instead(key: Of, metric: str) -> Of:
@@ -231,21 +231,21 @@ def _instead(key: Of, metric: str) -> Of:
     return (*key[:3], metric, key[4])
 
 
-def _holm_rows(rows: Mapping[Of, Numbers], families: Iterable[Family]) -> dict[Of, Numbers]:
+def _holm_rows(rows: Mapping[Of, Numbers], families: Families) -> dict[Of, Numbers]:
     found: dict[Of, Numbers] = {}
-    for family in families:
-        values = adjust_holm([rows[key]["value"] for key, _ in family])
-        for (key, explores), value in zip(family, values, strict=True):
+    for (*_, explores), family in families.items():
+        values = adjust_holm([rows[key]["value"] for key in family])
+        for key, value in zip(family, values, strict=True):
             found[_instead(key, "p_holm")] = rows[key] | {"value": value}
             if explores:
                 found[_instead(key, "exploratory")] = {"value": 1.0}
     return found
 
 
-def _detectable_rows(rows: Mapping[Of, Numbers], families: Iterable[Family]) -> dict[Of, Numbers]:
+def _detectable_rows(rows: Mapping[Of, Numbers], families: Families) -> dict[Of, Numbers]:
     found: dict[Of, Numbers] = {}
-    for family in families:
-        for key, _ in family:
+    for family in families.values():
+        for key in family:
             changed, of = (rows[_instead(key, "difference")][name] for name in ("n", "of"))
             value = detectable(changed, of, SIGNIFICANT / len(family))
             found[_instead(key, "detectable")] = {"value": value, "n": changed, "of": of}

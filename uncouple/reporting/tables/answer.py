@@ -145,9 +145,14 @@ def _tell_questions(facts: Facts, dimension: str) -> Iterator[str]:
     name = max(rest, key=lambda name: abs(rest[name]["value"]), default=None)
     if name is None or not rest[name]["value"]:
         return
-    row, places = rest[name], [(v, d, facts.judge) for v in facts.compared for d in facts.found.dimensions]
-    explores = facts.found.is_exploratory(name, dimension, facts.judge)
-    tests = [place for place in places if facts.found.is_exploratory(*place) == explores]
+    row, explores = rest[name], facts.found.is_exploratory(name, dimension, facts.judge)
+    # Those that its p-value is adjusted for.
+    tests = [
+        r
+        for r in facts.metrics.of("p_holm")
+        if r["judge"] == facts.judge
+        and facts.found.is_exploratory(r["variant"], r["dimension"], facts.judge) == explores
+    ]
     n = questions_needed(row["value"], row["n"] / row["of"], SIGNIFICANT / len(tests))
     told = f"about {n:,} questions" if n <= MOST_QUESTIONS else f"more than {MOST_QUESTIONS:,} questions"
     yield (
