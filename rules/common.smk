@@ -1,6 +1,7 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import atexit
 import csv
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, c
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import Scalar, to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
+from uncouple.records.plan import tell_plan, told_plan
 from uncouple.reporting.pages import FORMS
 from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, of_all_models, of_each_model, parts
 from uncouple.scoring.options import Scoring
@@ -40,6 +42,23 @@ for variable, folder in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).par
 def from_root(path):
     """A path of the config, which is relative to the clone, as jobs see it from the working directory."""
     return path if ROOT == Path.cwd() or os.path.isabs(path) else str(ROOT / path)
+
+
+def rules_digest():
+    """Digest of what the rules say."""
+    paths = sorted(ROOT.glob("rules/*.smk"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+# A cluster's job reads this anew, perhaps days later. It runs with the config and the rules that its run was planned with,
+# whatever was edited meanwhile: Snakemake takes what it makes for what was planned.
+PLAN = {} if workflow.is_main_process else told_plan()
+if PLAN:
+    if PLAN["rules"] != rules_digest():
+        raise WorkflowError(f"{ROOT}/rules: not those that this run was planned with. Start the run again.")
+    config.clear()
+    config.update(PLAN["config"])
+CODE = PLAN.get("code", {})
 
 
 try:
@@ -75,7 +94,11 @@ wildcard_constraints:
 def code_of(verb, what=None, parts=()):
     """Fingerprint of all code that a verb runs: its function, its flags, and the modules that it picks by name."""
     file = f"commands.{verb.replace('-', '_')}"
-    return fingerprint(f"{file}:run_{what}" if what else f"{file}:run", f"{file}:add_{what or 'flags'}", *parts)
+    roots = [f"{file}:run_{what}" if what else f"{file}:run", f"{file}:add_{what or 'flags'}", *parts]
+    key = " ".join(roots)
+    if key not in CODE:
+        CODE[key] = fingerprint(*roots)
+    return CODE[key]
 
 
 # Snakemake compares a rule's params as a set of values, in which two that change places are the same. So each carries its
@@ -167,41 +190,14 @@ def running(wildcards):
     return flags((EXPERIMENT.models[wildcards.model], Running))
 
 
-def gpus_of_model(wildcards):
-    """One; or all of --resources gpu=N where the model is spread over them, so that no other job has one meanwhile."""
-    gpus = workflow.global_resources.get("gpu")
-    return gpus.value if EXPERIMENT.models[wildcards.model].device == "all" and gpus and gpus.value else 1
-
-
-def threads_of_gpu_job():
-    """All cores, or this job's share of them where --resources gpu=N lets N such jobs run side by side."""
-    gpus = workflow.global_resources.get("gpu")
-    return max(1, workflow.cores // (gpus.value if gpus and gpus.value else 1))
-
-
-def weights_mb(record):
-    """The size of a model's files."""
-    return sum(p.stat().st_size for p in Path(record).parent.glob("*.safetensors")) // 10**6
-
-
 def one_of(names):
     """A wildcard's constraint to some names; where there are none, to what no name is."""
     return "|".join(map(re.escape, sorted(names))) or r"(?!)"
 
 
-def tuning_memory_mb(wildcards, input):
-    """Weights, gradients and the optimizer's two moments in float32, the batch, and two GB to work in."""
-    return 2000 + 12 * weights_mb(input.model)
-
-
 def tuning_flags(wildcards):
     variant = EXPERIMENT.tuning(wildcards.variant)
     return flags((variant, Tuning), prompt=EXPERIMENT.scoring.prompt)
-
-
-def scoring_memory_mb(wildcards, input):
-    """Weights and accumulators in float32 and the batch: about four times the files, and two GB to work in."""
-    return 2000 + 4 * weights_mb(input.model)
 
 
 def mask_flags(wildcards):
@@ -271,20 +267,6 @@ def judge_of(wildcards):
 def record_of_judge(name):
     """The record of its model's folder."""
     return PATHS.judge_model(EXPERIMENT.refusals_beside if name == REFUSAL else name)
-
-
-def threads_of_judge(wildcards):
-    return threads_of_gpu_job() if judge_of(wildcards)[1].runs_model else 1
-
-
-def gpus_of_judge(wildcards):
-    return int(judge_of(wildcards)[1].runs_model)
-
-
-def judge_memory_mb(wildcards, input):
-    """The weights, in float32 at most twice the files, and two GB to work in."""
-    name, judge = judge_of(wildcards)
-    return 2000 + (2 * weights_mb(record_of_judge(name)) if judge.runs_model else 0)
 
 
 def judge_inputs(wildcards):

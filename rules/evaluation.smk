@@ -2,6 +2,7 @@
 
 
 localrules:
+    judge_without_model,
     measure_awareness,
     measure_choice,
     measure_language,
@@ -26,11 +27,12 @@ for group in EXPERIMENT.groups:
             PATHS.benchmark(PATHS.answers_of(group))
         conda:
             "../envs/torch.yaml"
-        threads: threads_of_gpu_job()
+        threads: threads_of_gpu_job
         resources:
             store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
+            runtime=minutes(4, len(group.variants)),
         params:
             variants=variant_flags(group.variants),
             options=lambda wildcards: flags((EVALUATION, Asking)),
@@ -60,10 +62,11 @@ rule train_judge:
         PATHS.log(PATHS.trained_judge(dimension="training")),
     conda:
         "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
+    threads: threads_of_gpu_job
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=growing(lambda wildcards, input: 4000),
+        runtime=growing(lambda wildcards, input: 60),
     params:
         options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests() or None),
         output=lambda wildcards: flags(output=PATHS.trained_judge(wildcards.judge)),
@@ -74,6 +77,9 @@ rule train_judge:
         " {params.options}"
         " {params.output}"
         " > {log:q} 2>&1"
+
+
+RUNNING = {name for name, judge in EXPERIMENT.judges.items() if judge.runs_model}
 
 
 # One job loads a judge once, for the answers of all variants.
@@ -87,13 +93,16 @@ rule judge_answers:
         PATHS.log(PATHS.under("verdicts/{model}/{judge}.parquet")),
     benchmark:
         PATHS.benchmark(PATHS.under("verdicts/{model}/{judge}.parquet"))
+    wildcard_constraints:
+        judge=one_of(RUNNING),
     conda:
         "../envs/torch.yaml"
-    threads: threads_of_judge
+    threads: threads_of_gpu_job
     resources:
         store=STORE,
-        gpu=gpus_of_judge,
+        gpu=1,
         mem_mb=judge_memory_mb,
+        runtime=growing(lambda wildcards, input: 240),
     params:
         options=judge_flags,
         output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=wildcards.judge)),
@@ -104,6 +113,16 @@ rule judge_answers:
         " --store {resources.store:q}"
         " {params.output}"
         " > {log:q} 2>&1"
+
+
+# A judge without a model is done at once where Snakemake runs, and takes no GPU.
+use rule judge_answers as judge_without_model with:
+    wildcard_constraints:
+        judge=one_of(EXPERIMENT.judges.keys() - RUNNING),
+    threads: 1
+    resources:
+        store=STORE,
+        mem_mb=2000,
 
 
 # The classifier of refusals is for all answers, those to ordinary questions too.
@@ -210,11 +229,12 @@ for group in EXPERIMENT.plain_groups:
             PATHS.benchmark(PATHS.metrics_of("perplexity", group))
         conda:
             "../envs/torch.yaml"
-        threads: threads_of_gpu_job()
+        threads: threads_of_gpu_job
         resources:
             store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
+            runtime=minutes(2, len(group.variants)),
         params:
             variants=variant_flags(group.variants),
             options=lambda wildcards: flags(EVALUATION.perplexity, dtype=EVALUATION.dtype),
@@ -247,11 +267,12 @@ for group in EXPERIMENT.plain_groups:
             PATHS.benchmark(PATHS.metrics_of("ability", group))
         conda:
             "../envs/torch.yaml"
-        threads: threads_of_gpu_job()
+        threads: threads_of_gpu_job
         resources:
             store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
+            runtime=minutes(10, len(group.variants)),
         params:
             variants=variant_flags(group.variants),
             tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
@@ -288,11 +309,12 @@ for group in EXPERIMENT.measured_groups:
             PATHS.benchmark(PATHS.metrics_of("divergence", group))
         conda:
             "../envs/torch.yaml"
-        threads: threads_of_gpu_job()
+        threads: threads_of_gpu_job
         resources:
             store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
+            runtime=minutes(1, len(group.variants)),
         params:
             variants=variant_flags(group.variants),
             origin=origin_flags(group.base),
@@ -329,11 +351,12 @@ for group in EXPERIMENT.measured_groups:
             other="|".join(EXPERIMENT.dimensions),
         conda:
             "../envs/torch.yaml"
-        threads: threads_of_gpu_job()
+        threads: threads_of_gpu_job
         resources:
             store=STORE,
             gpu=gpus_of_model,
             mem_mb=scoring_memory_mb,
+            runtime=minutes(1, len(group.variants)),
         params:
             variants=variant_flags(group.variants),
             options=lambda wildcards: flags(

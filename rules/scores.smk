@@ -13,11 +13,12 @@ rule score_shard:
         PATHS.benchmark(PATHS.scores())
     conda:
         "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
+    threads: threads_of_gpu_job
     resources:
         store=STORE,
         gpu=gpus_of_model,
         mem_mb=scoring_memory_mb,
+        runtime=minutes(4),
     params:
         options=lambda wildcards: flags((EXPERIMENT.scoring, Scoring)),
         running=running,

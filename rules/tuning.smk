@@ -16,10 +16,11 @@ rule tune_model:
         variant=one_of(set(EXPERIMENT.tuned) - set(EXPERIMENT.adapted)),
     conda:
         "../envs/torch.yaml"
-    threads: threads_of_gpu_job()
+    threads: threads_of_gpu_job
     resources:
         gpu=gpus_of_model,
         mem_mb=tuning_memory_mb,
+        runtime=minutes(20),
     params:
         options=tuning_flags,
         running=running,

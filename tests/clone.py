@@ -1,6 +1,7 @@
 """A copy of the project with a tiny experiment in it, which workflow tests run and edit."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -34,12 +35,14 @@ class Clone:
         (folder / "experiment.yaml").write_text(yaml.safe_dump(_experiment(folder / "raw"), sort_keys=False))
         return cls(folder)
 
-    def snakemake(self, *arguments, check=True):
+    def snakemake(self, *arguments, check=True, orders=None):
+        """What it says. `orders` is a folder of what is done to some of its steps, see tests/cluster/orders."""
         (self.folder / "experiment.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         # Two jobs that run a model, side by side: most of what these take is the start of a process.
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2"]
         command += ["--configfile", "experiment.yaml", *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        environment = os.environ | (told(orders) if orders else {})
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, output
         return output
@@ -56,6 +59,12 @@ class Clone:
         text = (self.folder / path).read_text()
         assert old in text, (path, old)
         (self.folder / path).write_text(text.replace(old, new, 1))
+
+
+def told(orders):
+    """The environment of a run in which some steps are told to wait or to hold memory."""
+    paths = [str(ROOT / "tests/cluster/orders"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "UNCOUPLE_ORDERS": str(orders)}
 
 
 def _experiment(raw):

@@ -4,9 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 
 from uncouple.commands import VERBS
 from uncouple.models.folders import model_record
@@ -158,9 +161,40 @@ def test_a_step_that_fails_shows_its_log_and_keeps_what_is_done(clone):
     """A set with too few rows: its own step fails, and what others made stays."""
     clone.config["evaluation"]["hsic"]["n"] = 6
     output = clone.snakemake(check=False)
-    assert "n is 6, but there are only 5 rows. Set n to 5 or less." in output
+    told = "n is 6, but there are only 5 rows. Set n to 5 or less."
+    # Where it happened, and once more at the end.
+    first, _, last = output.partition("Steps that failed: 2.")
+    assert told in first
+    log = "results/logs/samples/fairness-safe-n6-seed0.log"
+    assert f"- draw_samples\n  {log} ends:\n    uncouple samples: error: raw/fairness.jsonl: {told}\n" in last
     clone.config["evaluation"]["hsic"]["n"] = 4
     assert clone.stale() == {}
+
+
+def test_a_step_whose_code_is_edited_while_the_run_goes_on_is_not_run(clone):
+    """Taken for one of the old code, its file would be wrong when the edit is taken back."""
+    orders = clone.folder / "orders"
+    orders.mkdir()
+    (orders / "wait").write_text("measure language")
+    path = clone.folder / "uncouple/evaluation/collect.py"
+    text = path.read_text()
+    arguments = ("--forcerun", "measure_language", "--", "results/metrics/tiny/metrics.parquet")
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(clone.snakemake, *arguments, check=False, orders=orders)
+        while not (orders / ".wait").exists() and not run.done():
+            time.sleep(0.1)
+        path.write_text(text.replace("return ", "return None or ", 1))
+        (orders / ".wait").unlink()
+        output = run.result()
+    assert "uncouple measure: error: " in output
+    assert "is not that which the run was planned with" in output
+    path.write_text(text)
+    assert "collect_metrics" in clone.stale()
+
+
+def test_the_snakefile_wants_the_snakemake_that_is_pinned():
+    (wanted,) = re.findall(r'min_version\("(.*)"\)', (ROOT / "workflow/Snakefile").read_text())
+    assert f"snakemake=={wanted}\n" in (ROOT / "envs/requirements.txt").read_text()
 
 
 ODD = "$(touch stolen) 'a' \"b\" ; & c"

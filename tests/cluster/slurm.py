@@ -30,7 +30,10 @@ SETTINGS = {
     "ProctrackType": "proctrack/linuxproc",
     "TaskPlugin": "task/none",
     "MpiDefault": "none",
-    "JobAcctGatherType": "jobacct_gather/none",
+    # A job's memory is looked at each second, and a job that has more than it asked for is ended: there are no cgroups.
+    "JobAcctGatherType": "jobacct_gather/linux",
+    "JobAcctGatherFrequency": "1",
+    "JobAcctGatherParams": "OverMemoryKill",
     "AccountingStorageType": "accounting_storage/none",
     "SelectType": "select/cons_tres",
     "SelectTypeParameters": "CR_Core_Memory",

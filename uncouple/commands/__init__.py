@@ -6,6 +6,7 @@ from types import ModuleType
 
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import load_part
+from uncouple.records.plan import check_plan
 
 # In the order in which they follow each other by hand; a verb's file is called as it is, with _ for -.
 VERBS: tuple[str, ...] = (
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = arguments[0] if arguments and arguments[0] in VERBS else None
     parsed = build_parser(chosen).parse_args(arguments)
     try:
+        # Of a verb with verbs of its own, the function of the one.
+        function = parsed.run_it.__name__ if hasattr(parsed, "run_it") else "run"
+        check_plan(f"commands.{parsed.verb.replace('-', '_')}:{function}")
         command(parsed.verb).run(parsed)
     except UncoupleError as error:
         return _fail(parsed.verb, str(error))
