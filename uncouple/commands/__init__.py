@@ -12,6 +12,7 @@ VERBS: tuple[str, ...] = (
     *(
         "pin",
         "cost",
+        "status",
         "samples",
         "fetch",
         "memory",
