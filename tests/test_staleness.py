@@ -20,7 +20,7 @@ from edits import (
 
 # What is drawn of any table: one job draws all figures of a model, another writes all its tables.
 DRAWN = {"draw_figures": 1, "write_tables": 1}
-COLLECTED = {"collect_metrics": 1, **DRAWN}
+COLLECTED = {"collect_metrics": 1, "measure_times": 1, **DRAWN}
 # What verdicts come to, and what answers come to besides.
 VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}

@@ -30,7 +30,7 @@ STAGES = {
     "metrics": (
         *("measure_awareness", "measure_choice", "measure_language", "measure_perplexity", "measure_ability"),
         *("measure_divergence", "measure_hsic", "measure_placement", "measure_stability"),
-        *("count_coupling", "find_sweeps", "collect_metrics"),
+        *("count_coupling", "find_sweeps", "collect_metrics", "measure_times"),
     ),
     "figures": ("draw_figures", "draw_figures_across", "draw_judge", "write_tables", "write_tables_across"),
 }
