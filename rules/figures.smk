@@ -86,10 +86,7 @@ rule measure_times:
         steps=lambda wildcards: shlex.join(PATHS.steps(wildcards.model)),
         code=code_of("measure", "times"),
     shell:
-        "python -m uncouple measure times {params.steps}"
-        " {params.model}"
-        " --output {output:q}"
-        " > {log:q} 2>&1"
+        "python -m uncouple measure times {params.steps}" " {params.model}" " --output {output:q}" " > {log:q} 2>&1"
 
 
 rule write_tables:

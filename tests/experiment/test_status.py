@@ -134,20 +134,17 @@ def test_what_failed_says_its_fault_and_what_runs_what_it_does(clone):
     )
     (clone.folder / "results/masks/tiny/spin.parquet").unlink()
     clone.write()
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "experiment.yaml"]
-    with subprocess.Popen(
-        [*command, "results/masks/tiny/spin.parquet"],
-        cwd=clone.folder,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    ) as run:
+    command = [sys.executable, "-m", "snakemake", "--configfile", "experiment.yaml", "--cores", "1"]
+    command += ["results/masks/tiny/spin.parquet"]
+    output = clone.folder / "output"
+    with open(output, "w") as file, subprocess.Popen(command, cwd=clone.folder, stdout=file, stderr=file) as run:
         try:
             while not (clone.folder / "begun").exists() and run.poll() is None:
                 time.sleep(0.1)
             told = tell(clone)
         finally:
             (clone.folder / "go").touch()
-    assert run.returncode == 0
+    assert run.returncode == 0, output.read_text()
     assert re.fullmatch("1 stale .*, 1 running", line_of(told, "tiny", "masks"))
     assert "running:\n  results/logs/masks/tiny/spin.log\n    half way\n" in told
     assert "A run holds the lock." in told
