@@ -1,6 +1,6 @@
 """Ask whether any pinned package has a known vulnerability. `make audit` and `make check` run it.
 
-pip-audit says "No known vulnerabilities found" of packages too that it could learn nothing of. Here they are told apart.
+pip-audit says "No known vulnerabilities found" of packages too that it could learn nothing of. Here those are told.
 Exit status: 0 where all were looked up and none has one, 1 where one has, 2 where not all could be looked up.
 """
 
