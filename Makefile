@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test check test-slurm
+.PHONY: run test check audit test-slurm
 
 run: $(VENV)/run.ready
 	$(BIN)/snakemake --cores $(CORES)
@@ -32,6 +32,11 @@ check: $(VENV)/test.ready
 	$(BIN)/snakefmt --check workflow rules
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m pytest -m slow
+	@$(BIN)/python envs/audit.py || [ $$? -eq 2 ]
+
+# Whether a pinned package has a known vulnerability. It fails where one has, and where that could not be learnt.
+audit: $(VENV)/test.ready
+	$(BIN)/python envs/audit.py
 
 $(VENV)/run.ready: envs/requirements.txt envs/constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 run"'

@@ -177,7 +177,7 @@ def local_model_files(wildcards):
 def source_content(wildcards):
     """The content of a model's files in a local folder: Snakemake looks at dates, and what is moved there has an old one."""
     made = PATHS.judge_model(wildcards.judge) if "judge" in wildcards.keys() else PATHS.model(wildcards.model)
-    return content_fingerprint(local_model_files(wildcards), str(Path(made).parent))
+    return f"content {content_fingerprint(local_model_files(wildcards), str(Path(made).parent))}"
 
 
 def placed(wildcards):

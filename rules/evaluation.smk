@@ -60,6 +60,8 @@ rule train_judge:
         PATHS.trained_judges(),
     log:
         PATHS.log(PATHS.trained_judge(dimension="training")),
+    benchmark:
+        PATHS.benchmark(PATHS.trained_judge(dimension="training"))
     conda:
         "../envs/torch.yaml"
     threads: threads_of_gpu_job
@@ -90,9 +92,9 @@ rule judge_answers:
     output:
         [PATHS.verdicts(variant=v, dimension=d) for v in EXPERIMENT.variants for d in EXPERIMENT.dimensions],
     log:
-        PATHS.log(PATHS.under("verdicts/{model}/{judge}.parquet")),
+        PATHS.log(PATHS.judged_by("{judge}")),
     benchmark:
-        PATHS.benchmark(PATHS.under("verdicts/{model}/{judge}.parquet"))
+        PATHS.benchmark(PATHS.judged_by("{judge}"))
     wildcard_constraints:
         judge=one_of(RUNNING),
     conda:
@@ -139,9 +141,9 @@ if EXPERIMENT.ordinary:
                 for name in EXPERIMENT.asked
             ],
         log:
-            PATHS.log(PATHS.under(f"verdicts/{{model}}/{REFUSAL}.parquet")),
+            PATHS.log(PATHS.judged_by(REFUSAL)),
         benchmark:
-            PATHS.benchmark(PATHS.under(f"verdicts/{{model}}/{REFUSAL}.parquet"))
+            PATHS.benchmark(PATHS.judged_by(REFUSAL))
         params:
             options=judge_flags,
             output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=REFUSAL)),

@@ -4,6 +4,7 @@
 localrules:
     draw_figures,
     draw_judge,
+    measure_times,
     write_tables,
 
 
@@ -66,6 +67,26 @@ rule draw_judge:
         " --style {input.style:q}"
         " --output {output:q}"
         " > {log:q} 2>&1"
+
+
+# What Snakemake writes of time and memory is no input: a step must not run again for want of it, nor a figure for another
+# time. It is read when all is made.
+rule measure_times:
+    input:
+        lambda wildcards: PATHS.metrics("metrics", wildcards.model),
+        lambda wildcards: PATHS.checkpoints([wildcards.model]),
+    output:
+        PATHS.metrics("times"),
+    log:
+        PATHS.log(PATHS.metrics("times")),
+    conda:
+        "../envs/tables.yaml"
+    params:
+        model=lambda wildcards: flags(model=wildcards.model),
+        steps=lambda wildcards: shlex.join(PATHS.steps(wildcards.model)),
+        code=code_of("measure", "times"),
+    shell:
+        "python -m uncouple measure times {params.steps}" " {params.model}" " --output {output:q}" " > {log:q} 2>&1"
 
 
 rule write_tables:

@@ -35,9 +35,13 @@ class Clone:
         (folder / "experiment.yaml").write_text(yaml.safe_dump(_experiment(folder / "raw"), sort_keys=False))
         return cls(folder)
 
+    def write(self):
+        """Write the config, as edits have made it."""
+        (self.folder / "experiment.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+
     def snakemake(self, *arguments, check=True, orders=None):
         """What it says. `orders` is a folder of what is done to some of its steps, see tests/cluster/orders."""
-        (self.folder / "experiment.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+        self.write()
         # Two jobs that run a model, side by side: most of what these take is the start of a process.
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2"]
         command += ["--configfile", "experiment.yaml", *arguments]

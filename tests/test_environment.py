@@ -2,10 +2,14 @@
 
 import ast
 import re
+import runpy
+import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
+from clone import COPIED
 from conftest import ROOT
 
 from uncouple.records.fingerprint import own_package
@@ -76,3 +80,71 @@ def test_constraints_agree_with_the_pins_and_leave_torch_out():
 def test_every_experiment_and_profile_is_yaml():
     for path in [*(ROOT / "experiments").glob("*.yaml"), *(ROOT / "workflow/profiles").glob("*/config.yaml")]:
         assert isinstance(yaml.safe_load(path.read_text()), dict), path
+
+
+def test_python_is_of_one_version_everywhere():
+    """The oldest that the package takes is what conda and the container have, and what the lints read the code as."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = project["project"]["requires-python"].removeprefix(">=")
+    tools = project["tool"]
+    assert (tools["ruff"]["target-version"], tools["mypy"]["python_version"]) == (
+        f"py{oldest.replace('.', '')}",
+        oldest,
+    )
+    for name in VERBS_OF:
+        assert yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"][0] == f"python={oldest}"
+    assert f"python:{oldest}-slim" in (ROOT / "envs/Dockerfile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"sys.version_info >= ({oldest.replace('.', ', ')})" in makefile
+    assert f"Python {oldest} or newer" in makefile
+    assert f"Python {oldest} or newer" in (ROOT / "README.md").read_text()
+
+
+def test_the_container_takes_its_pins_from_the_files_and_runs_as_nobody_special():
+    lines = (ROOT / "envs/Dockerfile").read_text().splitlines()
+    steps = [line.split(" ", 1) for line in lines if line and not line.startswith("#")]
+    copied = [source for word, rest in steps if word == "COPY" for source in rest.split()[:-1] if source[0] != "-"]
+    assert {*COPIED, "experiments", "envs/requirements.txt", "envs/constraints.txt"} == set(copied)
+    assert all((ROOT / source).exists() for source in copied)
+    # A version stands in no second list.
+    assert not [line for line in lines if "==" in line]
+    assert [rest for word, rest in steps if "pip install" in rest] == [
+        "/opt/venv/bin/pip install --no-cache-dir"
+        " --requirement /opt/envs/requirements.txt --constraint /opt/envs/constraints.txt"
+    ]
+    words = [word for word, _ in steps]
+    assert words.index("USER") < words.index("ENTRYPOINT")
+    assert dict(steps)["USER"] == "uncouple"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS_OF)
+def test_pip_finds_the_pins_of_a_stage_to_go_together_as_tested(name):
+    """What conda would hand to pip: here it is all there, in these versions, and nothing contradicts them."""
+    given = [f"{package}=={version}" for package, version in pins(ROOT / f"envs/{name}.yaml").items()]
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--constraint", str(ROOT / "envs/constraints.txt")]
+    done = subprocess.run([*command, *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Would install" not in done.stdout
+
+
+FOUND = {"name": "a", "version": "1.0", "vulns": []}
+HOLED = {"name": "b", "version": "2.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.1"]}]}
+SKIPPED = {"name": "c", "skip_reason": "Dependency not found on PyPI and could not be audited: c (3.0)"}
+
+
+@pytest.mark.parametrize(
+    ("found", "fault", "status", "told"),
+    [
+        ([FOUND], "", 0, "1 packages are pinned, and none has a known vulnerability."),
+        ([FOUND, HOLED], "", 1, "b 2.0: PYSEC-1, mended in 2.1"),
+        # pip-audit itself calls these well.
+        ([FOUND, SKIPPED], "", 2, "NOT AUDITED: 1 packages, of which nothing could be learnt (Dependency not found"),
+        ([HOLED, SKIPPED], "", 1, "NOT AUDITED: 1 packages"),
+        ([], "no such host", 2, "NOT AUDITED: all packages, of which nothing could be learnt (no such host)."),
+    ],
+)
+def test_what_could_not_be_audited_is_not_called_safe(found, fault, status, told):
+    given, lines = runpy.run_path(str(ROOT / "envs/audit.py"))["tell"](found, fault)
+    assert given == status
+    assert any(line.startswith(told) for line in lines), lines

@@ -20,13 +20,14 @@ from edits import (
 
 # What is drawn of any table: one job draws all figures of a model, another writes all its tables.
 DRAWN = {"draw_figures": 1, "write_tables": 1}
-COLLECTED = {"collect_metrics": 1, **DRAWN}
+COLLECTED = {"collect_metrics": 1, "measure_times": 1, **DRAWN}
 # What verdicts come to, and what answers come to besides.
 VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}
-# All that is asked and measured: a job for all variants of the model, and of the verdicts one for each of two judges
-# and one for refusals.
-ASKED = {"ask_variants": 1, "judge_answers": 2, "tell_refusals": 1, **ANSWERS}
+# All that is judged: a job for each of two judges, of which one has no model, and one for refusals.
+JUDGED = {"judge_answers": 1, "judge_without_model": 1, "tell_refusals": 1}
+# All that is asked and measured: a job for all variants of the model.
+ASKED = {"ask_variants": 1, **JUDGED, **ANSWERS}
 MEASURED = dict.fromkeys(("measure_perplexity", "measure_divergence", "measure_ability", "measure_hsic"), 1)
 # A mask, where its weights are, and all of its variant; what else those jobs are asked for the store has.
 VARIANT = {"make_mask": 1, "measure_placement": 1, **ASKED, **MEASURED}
@@ -70,7 +71,7 @@ EDITS = {
     ),
     "phrases of two dimensions swapped": (
         swap("dimensions/fairness/phrases", "dimensions/privacy/phrases"),
-        {"judge_answers": 1, **ANSWERS},
+        {"judge_without_model": 1, **ANSWERS},
     ),
     "safe and unsafe samples swapped": (
         swap("dimensions/privacy/safe", "dimensions/privacy/unsafe"),
@@ -124,7 +125,7 @@ EDITS = {
         change("resources/replies/ordinary.jsonl", "I can't do that", "I cannot do that"),
         {"take_replies": 2, **TRAINED},
     ),
-    "another judge": (another_judge, {"judge_answers": 1, **VERDICTS}),
+    "another judge": (another_judge, {"judge_without_model": 1, **VERDICTS}),
     # The figure of how judges agree needs two.
     "a judge less": (set_value("evaluation/judges", ["phrases"]), VERDICTS),
     "a new variant": (
@@ -137,8 +138,7 @@ EDITS = {
         set_value("evaluation/variants_per_job", 2),
         {
             **{f"{rule}_{number}": 1 for rule in ("ask_variants", *MEASURED) for number in (1, 2)},
-            "judge_answers": 2,
-            "tell_refusals": 1,
+            **JUDGED,
             **ANSWERS,
         },
     ),
@@ -173,7 +173,7 @@ EDITS = {
     "a refusal": (change("resources/replies/privacy.jsonl", "I'm sorry", "I am sorry"), {"take_replies": 2, **TRAINED}),
     "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 1, **COLLECTED}),
     "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 1, **COLLECTED}),
-    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), {"judge_answers": 1, **ANSWERS}),
+    "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), {"judge_without_model": 1, **ANSWERS}),
     "a lost table that nothing needs": (remove("results/metrics/tiny/metrics.parquet"), {}),
     "a lost table that a lost summary needs": (
         remove("results/metrics/tiny/metrics.parquet", "results/tables/tiny/summary.md"),
@@ -243,7 +243,7 @@ EDITS = {
     ),
     "code of judges": (
         change("uncouple/evaluation/judges/judge.py", "< 12", "< 13"),
-        {"judge_answers": 2, "tell_refusals": 1, **VERDICTS},
+        {**JUDGED, **VERDICTS},
     ),
     "code of trained judges": (
         change("uncouple/evaluation/judges/training.py", "PENALTY_C = 5.0", "PENALTY_C = 2.0"),

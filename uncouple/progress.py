@@ -1,9 +1,23 @@
-"""What a person sees while a long step runs: a live bar in a terminal, a line now and then in a log."""
+"""What a person sees while a long step runs: a live bar in a terminal, a line now and then in a log. And what a program
+sees, where it asks for it: the same as lines of JSON in a file.
+"""
 
+import contextlib
+import datetime
+import json
 import os
 import sys
 import time
 from types import TracebackType
+from typing import Any
+
+from uncouple.errors import UncoupleError
+
+# Names the file of JSON. It is in the environment and no flag, so that it reaches every job of a run and makes no step
+# stale.
+JSON_LOG = "UNCOUPLE_JSON_LOG"
+# That file, and what each line in it says of the command.
+_json_log: tuple[str, dict[str, Any]] | None = None
 
 
 class Progress:
@@ -36,27 +50,70 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif kind is None and self.said_at != self.done:
-            self._say()
+        if kind is None and self.said_at != self.done:
+            self._tell()
 
     def add(self, count: float) -> None:
         """Say that `count` more units are done."""
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif time.monotonic() - self.said >= self.every:
-            self._say()
+        if time.monotonic() - self.said >= self.every:
+            self._tell()
 
-    def _say(self) -> None:
+    def _tell(self) -> None:
         self.said, self.said_at = time.monotonic(), self.done
         seconds = max(self.said - self.start, 1e-9)
         rate = self.done / seconds
         left = max(0.0, self.total - self.done) / rate if rate else float("inf")
         share = 100 * self.done / self.total if self.total else 100
-        say(
-            f"{self.label}: {self.done:,.0f} of {self.total:,.0f} {self.unit} ({share:.0f}%), "
-            f"{rate:,.3g} {self.unit}/s, {left:.0f} s left, {seconds:.0f} s so far"
-        )
+        if self.bar is None:
+            say(
+                f"{self.label}: {self.done:,.0f} of {self.total:,.0f} {self.unit} ({share:.0f}%), "
+                f"{rate:,.3g} {self.unit}/s, {left:.0f} s left, {seconds:.0f} s so far"
+            )
+        counted = {"label": self.label, "done": self.done, "total": self.total, "unit": self.unit}
+        _log(**counted, rate=rate, left=left if rate else None)
+
+
+def log_to(path: str | None, **about: Any) -> None:
+    """Write each line of progress to a file too, as JSON; commands that run side by side may share it.
+
+    Args:
+        path: None for no file.
+        about: what each line says of the command.
+
+    Raises:
+        UncoupleError: the file cannot be written.
+    """
+    global _json_log
+    _json_log = None
+    if path:
+        try:
+            _append(path, b"")
+        except OSError as error:
+            raise UncoupleError(
+                f"{JSON_LOG}: {path} cannot be written ({error.strerror}). Name a file in a folder that is there."
+            ) from None
+        _json_log = path, {**about, "pid": os.getpid()}
+
+
+def _log(**counted: Any) -> None:
+    if _json_log:
+        path, about = _json_log
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        # Hours of work are not lost for a disk that is full.
+        with contextlib.suppress(OSError):
+            _append(path, json.dumps({"time": now, **about, **counted}).encode() + b"\n")
+
+
+def _append(path: str, line: bytes) -> None:
+    """In one write, so that lines of several processes stay whole."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from clone import Clone, told
 from cluster import slurm
 
@@ -56,7 +55,7 @@ def tiny(cluster, tmp_path_factory, model_folder, encoder):
 
 def start(clone, *targets):
     """Snakemake with the SLURM profile, whose log is the file `run`."""
-    (clone.folder / "experiment.yaml").write_text(yaml.safe_dump(clone.config, sort_keys=False))
+    clone.write()
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflow/profiles/slurm", *QUICKLY]
     command += ["--configfile", "experiment.yaml", *targets]
     environment = os.environ | told(clone.folder / "orders")

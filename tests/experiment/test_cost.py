@@ -201,6 +201,7 @@ RULES = {"fetch_model": "fetch", "score_shard": "score", "make_mask": "mask", "w
 RULES |= {
     "ask_variants": "ask",
     "judge_answers": "judge",
+    "judge_without_model": "judge",
     "tell_refusals": "judge",
     "tune_model": "fine-tune",
     "tune_adapter": "fine-tune",

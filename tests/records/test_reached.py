@@ -20,15 +20,15 @@ from uncouple.records.store import code_of
 from uncouple.records.syntax import ABOUT
 from uncouple.reporting.parts import part_names
 
-# The roots of each verb, as the workflow's rules name them: its function, its flags and what it picks by name. `pin`
-# and `cost` make nothing of a results folder, and know every option.
+# The roots of each verb, as the workflow's rules name them: its function, its flags and what it picks by name. `pin`,
+# `cost` and `status` make nothing of a results folder, and know every option.
 PARTS = {kind: [f"reporting.{kind}.{name}" for name in part_names(kind)] for kind in ("figures", "tables")}
-APART = ("measure", "pin", "cost")
+APART = ("measure", "pin", "cost", "status")
 ROOTS = {
     verb: (f"{file}:run", f"{file}:add_flags", *PARTS.get(verb, ()))
     for verb, file in ((verb, f"commands.{verb.replace('-', '_')}") for verb in VERBS if verb not in APART)
 }
-MEASURES = ("awareness", "choice", "language", "collect", "placement", "coupling", "sweeps", "stability")
+MEASURES = ("awareness", "choice", "language", "collect", "placement", "coupling", "sweeps", "stability", "times")
 ROOTS |= {f"measure {name}": (f"commands.measure:run_{name}", f"commands.measure:add_{name}") for name in MEASURES}
 OWN = Package(PACKAGE)
 REACHED = {verb: OWN.reached(*roots) for verb, roots in ROOTS.items()}
@@ -334,6 +334,7 @@ measure language DIR/answers.parquet --phrases fairness=DIR/phrases.txt --output
 measure placement DIR/mask.parquet --output DIR/placement.parquet
 measure sweeps --sweep ratio mine suppressed=0.02 random=0.02 --output DIR/sweeps.parquet
 measure stability DIR/mask.parquet DIR/random.parquet --sweeps DIR/sweeps.parquet --output DIR/stability.parquet
+measure times score=DIR/none.tsv --model model --output DIR/times.parquet
 measure choice VERDICTS --sweeps DIR/sweeps.parquet --output DIR/choice.parquet
 measure coupling MODEL SCORES --dimensions fairness privacy --ratios 0.01 0.02 --output DIR/coupling.parquet
 measure collect DIR/awareness.parquet DIR/language.parquet
@@ -341,7 +342,7 @@ measure collect DIR/awareness.parquet DIR/language.parquet
 figures awareness ability hsic language placement coupling
   --from DIR/metrics.parquet DIR/placement.parquet DIR/coupling.parquet --model model STYLE --output DIR/{figure}.svg
 figures judge --from DIR/classifier.json STYLE --output DIR/judge.png
-tables summary selections examples --from DIR/metrics.parquet DIR/placement.parquet DIR/coupling.parquet
+tables summary selections examples times --from DIR/metrics.parquet DIR/placement.parquet DIR/times.parquet
   DIR/answers.parquet DIR/suppressed.parquet VERDICTS --model model --output DIR/{table}.md DIR/{table}.html
 store list --store DIR/store
 verify DIR/model DIR/mask.parquet VERDICTS DIR/metrics.parquet DIR/scores-fairness.parquet

@@ -1,9 +1,11 @@
 """The command: `python -m uncouple VERB`. Each verb is a file here, and heavy packages are imported when it runs."""
 
 import argparse
+import os
 import sys
 from types import ModuleType
 
+from uncouple import progress
 from uncouple.errors import UncoupleError
 from uncouple.records.fingerprint import load_part
 from uncouple.records.plan import check_plan
@@ -13,6 +15,7 @@ VERBS: tuple[str, ...] = (
     *(
         "pin",
         "cost",
+        "status",
         "samples",
         "fetch",
         "memory",
@@ -35,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = arguments[0] if arguments and arguments[0] in VERBS else None
     parsed = build_parser(chosen).parse_args(arguments)
     try:
+        progress.log_to(os.environ.get(progress.JSON_LOG), verb=parsed.verb, output=getattr(parsed, "output", None))
         # Of a verb with verbs of its own, the function of the one.
         function = parsed.run_it.__name__ if hasattr(parsed, "run_it") else "run"
         check_plan(f"commands.{parsed.verb.replace('-', '_')}:{function}")
@@ -63,7 +67,8 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m uncouple",
         description="Find the weights of a language model that serve two concerns at once, and suppress them.",
-        epilog="`python -m uncouple VERB --help` explains a verb. By hand, the verbs follow each other as above.",
+        epilog="`python -m uncouple VERB --help` explains a verb. By hand, the verbs follow each other as above. "
+        f"With {progress.JSON_LOG}=FILE in the environment, progress is written to that file as lines of JSON too.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:

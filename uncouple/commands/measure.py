@@ -2,7 +2,7 @@
 occur in answers (language); several metrics tables as one (collect); which matrices the masks' weights are in
 (placement); how many weights each selection takes as the ratio grows (coupling); which variants are alike but for one
 key (sweeps), which of them one half of the questions picks (choice), and how far their masks take the same weights
-(stability).
+(stability); what each step of a workflow took (times).
 
 examples:
   python -m uncouple measure awareness verdicts-*.parquet --output metrics.parquet
@@ -145,6 +145,24 @@ def run_coupling(a: Namespace) -> None:
     count_selected(a.model, a.scores, a.output, from_flags(Selection, a), ratios=a.ratios)
 
 
+def add_times(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "steps",
+        nargs="+",
+        type=flags.named_file,
+        metavar="STEP=FILE",
+        help="the verb of a step, and what Snakemake wrote of its time (.tsv), which need not be there",
+    )
+    sub.add_argument("--model", required=True, help="name of the model that they are of")
+    flags.add_output(sub, "the table to write (.parquet)")
+
+
+def run_times(a: Namespace) -> None:
+    from uncouple.experiment.times import measure_times
+
+    measure_times(a.steps, a.output, model=a.model)
+
+
 # What is counted: its flags, what is done, and what it is.
 WHAT = {
     "awareness": (add_awareness, run_awareness, "rates of verdicts, and variants compared with the origin"),
@@ -154,5 +172,6 @@ WHAT = {
     "sweeps": (add_sweeps, run_sweeps, "which variants are alike but for one key"),
     "choice": (add_choice, run_choice, "which value of a sweep half the questions pick, on the other half"),
     "stability": (add_stability, run_stability, "weights that the masks of a sweep share"),
+    "times": (add_times, run_times, "time and memory of a workflow's steps"),
     "coupling": (add_coupling, run_coupling, "weights that each selection takes, by ratio"),
 }

@@ -51,6 +51,25 @@ class Paths:
             made = made.removesuffix(PurePosixPath(made).suffix)
         return self.under(f"{folder}/{made}{suffix}")
 
+    def steps(self, model: str) -> list[str]:
+        """The long steps of a model and of the judges, as VERB=FILE, the file being what tells how long each took."""
+        experiment, measured = self.experiment, self.experiment.measured
+        made = {"fetch": [self.model(model), *self.judge_models()], "score": self.all_shards(model)}
+        written = [name for name, variant in experiment.variants.items() if variant.has_checkpoint]
+        made["apply"] = [self.checkpoint(model, name) for name in written if name in experiment.masked]
+        tuned = {name: self.checkpoint if name in written else self.adapter for name in experiment.tuned}
+        made["tune"] = [place(model, name) for name, place in tuned.items()]
+        made["train-judge"] = [self.trained_judge(judge, "training") for judge in self._trainers()]
+        made["ask"] = [self.answers_of(group, model) for group in experiment.groups]
+        judges = [*experiment.judging, *([REFUSAL] if experiment.ordinary else [])]
+        made["judge"] = [self.judged_by(judge, model) for judge in judges]
+        for key in ("perplexity", "ability", "divergence"):
+            groups = experiment.plain_groups if key in PLAIN else experiment.measured_groups
+            made[key] = [self.metrics_of(key, group, model) for group in groups if key in measured]
+        pairs = [f"hsic/{one}-{other}" for one, other in experiment.pairs]
+        made["hsic"] = [self.metrics_of(pair, group, model) for pair in pairs for group in experiment.measured_groups]
+        return [f"{verb}={self.benchmark(path)}" for verb, paths in made.items() for path in paths]
+
     # Models and judges
 
     def model(self, model: str = "{model}") -> str:
@@ -95,10 +114,17 @@ class Paths:
 
     def records(self) -> list[str]:
         """The records of all folders that hold a model: bases, judges and checkpoints."""
-        # The refusal classifier is trained beside a judge that may give no verdicts.
-        wanted = {*self.experiment.judging_models, self.experiment.refusals_beside} - {None}
-        judges = [self.judge_model(name) for name in self.experiment.judges if name in wanted]
-        return [*map(self.model, self.experiment.models), *judges, *self.checkpoints()]
+        return [*map(self.model, self.experiment.models), *self.judge_models(), *self.checkpoints()]
+
+    def judge_models(self) -> list[str]:
+        """The records of the judges' folders."""
+        wanted = {*self.experiment.judging_models, *self._trainers()}
+        return [self.judge_model(name) for name in self.experiment.judges if name in wanted]
+
+    def _trainers(self) -> list[str]:
+        """Judges that are trained: the refusal classifier is, beside one that may give no verdicts."""
+        beside = self.experiment.refusals_beside
+        return list(dict.fromkeys([*self.experiment.trained, *([beside] if beside else [])]))
 
     # Samples and questions
 
@@ -208,11 +234,11 @@ class Paths:
             for name, count in wanted.counts().items()
         ]
 
-    def checkpoints(self) -> list[str]:
-        """The checkpoints of those variants that have one."""
+    def checkpoints(self, models: Iterable[str] | None = None) -> list[str]:
+        """The checkpoints of those variants that have one, of all models or of some."""
         return [
             self.checkpoint(model, name)
-            for model in self.experiment.models
+            for model in (self.experiment.models if models is None else models)
             for name, variant in self.experiment.variants.items()
             if variant.has_checkpoint
         ]
@@ -244,6 +270,10 @@ class Paths:
         judge: str = "{judge}",
     ) -> str:
         return self.under(f"verdicts/{model}/{variant}/{dimension}.{judge}.parquet")
+
+    def judged_by(self, judge: str, model: str = "{model}") -> str:
+        """What the log of the job that gives a judge's verdicts is called after."""
+        return self.under(f"verdicts/{model}/{judge}.parquet")
 
     def all_verdicts(self, model: str) -> list[str]:
         experiment = self.experiment
@@ -301,6 +331,7 @@ class Paths:
             "metrics": [self.metrics("metrics", model)],
             "placement": [self.metrics("placement", model)] if masked else [],
             "coupling": [self.metrics("coupling", model)] if masked else [],
+            "times": [self.metrics("times", model)],
             "sweeps": [self.sweeps()] if self.experiment.sweeps else [],
             "model": [self.model(model), *map(self.judge_model, self.experiment.judging_models)],
             "answers": self.all_answers(model),

@@ -12,6 +12,7 @@ from uncouple.models.fingerprints import (
     fingerprints,
     read_model_record,
 )
+from uncouple.progress import Progress
 from uncouple.records.files import file_sha256, read_json
 from uncouple.records.formats import MODEL
 
@@ -104,7 +105,12 @@ def model_record(folder: str | Path) -> dict[str, Any]:
 def describe_model(folder: str | Path, name: str, source: dict[str, Any]) -> dict[str, Any]:
     """The record of a model folder, its files hashed afresh; see `model_record`."""
     config = check_folder(folder)
-    files = {name: [path.stat().st_size, file_sha256(path)] for name, path in _recorded_files(folder).items()}
+    paths = {name: (path, path.stat().st_size) for name, path in _recorded_files(folder).items()}
+    files = {}
+    with Progress(sum(size for _, size in paths.values()) / 1e6, "MB", "hash") as progress:
+        for file, (path, size) in paths.items():
+            files[file] = [size, file_sha256(path)]
+            progress.add(size / 1e6)
     record = {"kind": MODEL.kind, "version": MODEL.version, "name": name, "source": source}
     return record | {"layers": config["num_hidden_layers"], "files": files} | fingerprints(files)
 

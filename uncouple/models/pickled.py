@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uncouple.errors import UncoupleError
 from uncouple.models.fingerprints import PICKLED
 from uncouple.models.weights import INDEX_NAME
-from uncouple.progress import say
+from uncouple.progress import Progress
 from uncouple.records.files import file_sha256, read_json
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ def convert_pickled(source: str | Path, folder: str | Path) -> dict[str, str]:
     hashes: dict[str, str] = {}
     places: dict[str, str] = {}
     size = 0
-    for path in _pickled_files(Path(source)):
-        say(f"fetch: {path.name} to safetensors")
-        hashes[path.name] = file_sha256(path)
-        name = path.with_suffix(".safetensors").name.removeprefix("pytorch_")
-        tensors = _read(path)
-        if twice := sorted(tensors.keys() & places.keys()):
-            raise UncoupleError(f"{path}: {twice[0]} is in another file as well. Get the model's weights again.")
-        places |= dict.fromkeys(tensors, name)
-        size += _write(tensors, Path(folder) / name)
+    paths = _pickled_files(Path(source))
+    with Progress(sum(path.stat().st_size for path in paths) / 1e6, "MB", "fetch: to safetensors") as progress:
+        for path in paths:
+            hashes[path.name] = file_sha256(path)
+            name = path.with_suffix(".safetensors").name.removeprefix("pytorch_")
+            tensors = _read(path)
+            if twice := sorted(tensors.keys() & places.keys()):
+                raise UncoupleError(f"{path}: {twice[0]} is in another file as well. Get the model's weights again.")
+            places |= dict.fromkeys(tensors, name)
+            size += _write(tensors, Path(folder) / name)
+            progress.add(path.stat().st_size / 1e6)
     if len(hashes) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
         (Path(folder) / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

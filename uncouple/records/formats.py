@@ -252,6 +252,18 @@ SWEEPS = Format(
     places=("metrics/sweeps.parquet",),
 )
 
+# What each long step took when it last ran, as Snakemake measured it: `memory` in bytes, resident at most; null where
+# nothing was measured. `step` is the verb that it ran, `file` what Snakemake wrote of it.
+TIMES = Format(
+    "times",
+    version=1,
+    columns=dict.fromkeys(("model", "step", "file"), "string")
+    | dict.fromkeys(("seconds", "cpu_seconds", "memory"), "float64?"),
+    checks=(filled("model", "step", "file"), unique("file"), within("seconds", 0, float("inf"))),
+    made_by="experiment.times",
+    places=("metrics/*/times.parquet",),
+)
+
 # How many weights each rule selects at a ratio, and how many of them are in the coupled set of that ratio.
 COUPLING = Format(
     "coupling",
@@ -314,5 +326,5 @@ JUDGE = Format(
 FORMATS = {
     known.kind: known
     for known in (SAMPLES, QUESTIONS, SCORE_SHARD, MASK, ANSWERS, REPLIES, VERDICTS, METRICS, PLACEMENT, COUPLING)
-    + (SWEEPS, MODEL, HASHES, CHECKPOINT, TUNING, ADAPTER, JUDGE)
+    + (TIMES, SWEEPS, MODEL, HASHES, CHECKPOINT, TUNING, ADAPTER, JUDGE)
 }
