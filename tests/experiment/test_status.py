@@ -150,6 +150,12 @@ def test_what_failed_says_its_fault_and_what_runs_what_it_does(clone):
     assert "A run holds the lock." in told
 
 
+def test_what_snakemake_is_told_besides_it_goes_by(clone):
+    clone.edit("raw/alarming.jsonl", "kill process 1", "end process 1")
+    told = tell(clone, "--", "--rerun-triggers", "params")
+    assert line_of(told, "all models", "samples").endswith(" done")
+
+
 def test_without_snakemake_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(status.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UncoupleError, match=r"Snakemake says what is stale.*requirements\.txt"):

@@ -94,12 +94,13 @@ def stage_of(rule: str) -> str:
     return STAGE_OF.get(re.sub(r"_\d+$", "", rule), "")
 
 
-def find_status(experiment: Experiment, path: str | None) -> tuple[list[Job], bool]:
+def find_status(experiment: Experiment, path: str | None, flags: Iterable[str] = ()) -> tuple[list[Job], bool]:
     """The state of every job of an experiment, in the working directory.
 
     Args:
         experiment: see `config.read_experiment`.
         path: its file, None for config.yaml alone.
+        flags: of Snakemake's, besides.
 
     Returns:
         (jobs, whether a run of it holds the lock).
@@ -107,7 +108,7 @@ def find_status(experiment: Experiment, path: str | None) -> tuple[list[Job], bo
     Raises:
         UncoupleError: Snakemake is not here, or cannot plan the experiment.
     """
-    plan = _plan(path)
+    plan = _plan(path, flags)
     lock = _lock_time() if LOCKED in plan else None
     logs = Path(experiment.results, "logs/slurm")
     planned = {_key(job): job for job in _planned(plan)}
@@ -116,7 +117,7 @@ def find_status(experiment: Experiment, path: str | None) -> tuple[list[Job], bo
     return [job for job in jobs if job.stage], lock is not None
 
 
-def _plan(path: str | None) -> str:
+def _plan(path: str | None, flags: Iterable[str]) -> str:
     """What a dry run prints."""
     if importlib.util.find_spec("snakemake") is None:
         raise UncoupleError(
@@ -124,13 +125,8 @@ def _plan(path: str | None) -> str:
             "the interpreter that has it."
         )
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "--cores", "1"]
-    command += [
-        "--dry-run",
-        "--debug-dag",
-        "--rerun-incomplete",
-        "--nocolor",
-        *(["--configfile", path] if path else []),
-    ]
+    command += ["--dry-run", "--debug-dag", "--rerun-incomplete", "--nocolor", *flags]
+    command += ["--configfile", path] if path else []
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     output = done.stdout + "\n" + done.stderr
     if done.returncode:
