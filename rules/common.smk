@@ -25,6 +25,7 @@ from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, c
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import Scalar, to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
+from uncouple.records.layout import WORKFLOW_RESULTS
 from uncouple.reporting.pages import FORMS
 from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, of_all_models, of_each_model, parts
 from uncouple.scoring.options import Scoring
@@ -47,6 +48,8 @@ try:
 except UncoupleError as error:
     raise WorkflowError(str(error))
 
+# A job that finds a file of the results spoilt, or in the place of another, puts it aside: the next run makes it again.
+os.environ[WORKFLOW_RESULTS] = EXPERIMENT.results
 EVALUATION, PATHS = EXPERIMENT.evaluation, Paths(EXPERIMENT)
 # A resource of the rules and no param, for where results are kept changes none of them.
 STORE = EXPERIMENT.store
