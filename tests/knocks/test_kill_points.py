@@ -83,7 +83,7 @@ POINTS = (
     Point("one of three judges", "train-judge", "", REPLACE, "after"),
     Point("answers of the second variant", "ask", "", ANSWER, n=7),
     Point("between two answers", "ask", "", REPLACE, "after", "SIGTERM", path="answers/tiny", n=6),
-    Point("Snakemake itself", "ask", "", ANSWER, path="", n=9, driver=True),
+    Point("Snakemake itself", "ability", "", REPLACE, path="metrics/tiny", driver=True),
     Point("between two verdicts", "judge", "--name embedding", REPLACE, "after", path="verdicts/tiny", n=3),
     Point("half a verdict's store entry", "judge", "--name refusal", SEAL, "half", path="/store/"),
     Point("a second perplexity", "perplexity", "", SEAL, "half", path="metrics/tiny", n=2),
@@ -97,10 +97,7 @@ POINTS = (
 
 
 def content(results):
-    """What a run made, by path: all bytes but those of logs, of times, and of what says when a file was hashed.
-
-    Of the answers' record, `decoded` counts those that the store gave nothing for, which hangs on what was kept before.
-    """
+    """What a run made, by path: all bytes but logs, times, the store and what says when a file was hashed."""
     found = {}
     for path in sorted(path for path in results.rglob("*") if path.is_file()):
         name = path.relative_to(results)

@@ -1,4 +1,5 @@
-"""A spoilt file of the results, or one in the place of another, is found by what reads it, and put aside in a workflow."""
+"""A file of the results that is spoilt, or in the place of another,
+is found by what reads it, and in a workflow put aside."""
 
 import shutil
 
