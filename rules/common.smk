@@ -1,6 +1,7 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import atexit
 import csv
+import functools
 import json
 import os
 import re
@@ -130,6 +131,16 @@ def source_flags(wildcards):
 def local_file(rows):
     """The file that rows come from, whose edit makes a step stale; nothing where it is on the Hub."""
     return [rows.path] if rows and rows.path else []
+
+
+@functools.cache
+def content_of(path):
+    """The content of a user's file of rows: Snakemake looks at dates, and the clock of who edited it may be behind."""
+    return content_fingerprint([path], ".") if path and path != PROMPTS.path else ""
+
+
+def row_content(wildcards):
+    return content_of(source_of(wildcards).path)
 
 
 def fetched(wildcards):

@@ -251,6 +251,7 @@ def prune_store(folder: str | Path, days: float | None = None, size: float | Non
             left, removed, freed = left - entry.size, removed + 1, freed + entry.size
     for partial in Path(folder).glob("*/.*.partial-*"):
         # What a process that was killed left; one that still writes is done within a day.
-        if partial.stat().st_mtime < time.time() - DAY:
-            partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if partial.stat().st_mtime < time.time() - DAY:
+                partial.unlink()
     return removed, freed
