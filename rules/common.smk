@@ -1,6 +1,7 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import atexit
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, c
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import Scalar, to_flags, with_files
 from uncouple.records.fingerprint import fingerprint
+from uncouple.records.layout import WORKFLOW_RESULTS
 from uncouple.records.plan import tell_plan, told_plan
 from uncouple.reporting.pages import FORMS
 from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, of_all_models, of_each_model, parts
@@ -66,6 +68,8 @@ try:
 except UncoupleError as error:
     raise WorkflowError(str(error))
 
+# A job that finds a file of the results spoilt, or in the place of another, puts it aside: the next run makes it again.
+os.environ[WORKFLOW_RESULTS] = EXPERIMENT.results
 EVALUATION, PATHS = EXPERIMENT.evaluation, Paths(EXPERIMENT)
 # A resource of the rules and no param, for where results are kept changes none of them.
 STORE = EXPERIMENT.store
@@ -150,6 +154,16 @@ def source_flags(wildcards):
 def local_file(rows):
     """The file that rows come from, whose edit makes a step stale; nothing where it is on the Hub."""
     return [rows.path] if rows and rows.path else []
+
+
+@functools.cache
+def content_of(path):
+    """The content of a user's file of rows: Snakemake looks at dates, and the clock of who edited it may be behind."""
+    return f"content {content_fingerprint([path], path)}" if path and path != PROMPTS.path else ""
+
+
+def row_content(wildcards):
+    return content_of(source_of(wildcards).path)
 
 
 def fetched(wildcards):

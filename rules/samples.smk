@@ -21,6 +21,7 @@ rule draw_samples:
         "../envs/tables.yaml"
     params:
         source=source_flags,
+        content=row_content,
         code=code_of("samples"),
     shell:
         "python -m uncouple samples {params.source}"
@@ -44,6 +45,7 @@ rule draw_ordinary:
         "../envs/tables.yaml"
     params:
         source=flags(EXPERIMENT.general),
+        content=content_of(EXPERIMENT.general.path),
         draw=flags(n=EVALUATION.ordinary.n, seed=EVALUATION.ordinary.seed),
         apart=flags(apart=[f"{n}:{seed}" for n, seed in EXPERIMENT.general_draws] or None),
         code=code_of("samples"),
@@ -67,6 +69,7 @@ rule take_samples:
         "../envs/tables.yaml"
     params:
         source=source_flags,
+        content=row_content,
         label=lambda wildcards: flags(label=wildcards.label),
         code=code_of("samples"),
     shell:
@@ -84,6 +87,7 @@ use rule take_samples as take_replies with:
         PATHS.log(PATHS.all_samples(label="{replies}")),
     params:
         source=source_flags,
+        content=row_content,
         label=lambda wildcards: flags(label=(Dimension.replies | Ordinary.replies)[wildcards.replies]),
         code=code_of("samples"),
 
@@ -95,6 +99,7 @@ use rule take_samples as take_test_samples with:
         PATHS.log(PATHS.test_samples()),
     params:
         source=source_flags,
+        content=row_content,
         label=lambda wildcards: flags(label=test_of(wildcards).label),
         code=code_of("samples"),
 
@@ -110,6 +115,7 @@ rule draw_questions:
         "../envs/tables.yaml"
     params:
         source=source_flags,
+        content=row_content,
         draw=question_draw,
         code=code_of("samples"),
     shell:

@@ -31,7 +31,7 @@ from uncouple.scoring.packing import pack_samples
 from uncouple.scoring.score import score_layers
 
 # Shared by the tests of a room. A conftest.py there would take this one's name from those that import it.
-pytest_plugins = ["data.raw", "evaluation.verdicts", "tuning.tables"]
+pytest_plugins = ["data.raw", "evaluation.verdicts", "records.whole", "tuning.tables"]
 ROOT = Path(__file__).parent.parent
 # What is written for a GPU runs on one where there is one.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -284,6 +284,7 @@ def clone(finished):
         if not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        if path.stat().st_mtime_ns != stat.st_mtime_ns:
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     for path, target in links.items():
         if not path.is_symlink():

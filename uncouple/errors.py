@@ -3,3 +3,10 @@ class UncoupleError(Exception):
 
     The command prints it as one line, without a traceback, and ends with exit status 1.
     """
+
+
+class SpoiltFile(UncoupleError):
+    """A file of ours that is not as it was written, of another format version, or in the place of another.
+
+    By hand that is an error as others are; in a workflow the file is put aside besides, see `commands.main`.
+    """

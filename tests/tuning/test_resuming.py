@@ -7,7 +7,6 @@ import signal
 import pytest
 from test_tune import curve_of, same_folder
 
-from uncouple.errors import UncoupleError
 from uncouple.tuning import trainer
 from uncouple.tuning.methods import METHODS
 from uncouple.tuning.options import Tuning
@@ -96,14 +95,20 @@ def test_what_another_training_kept_is_never_read(model_folder, tables, tmp_path
         assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_what_is_kept_of_other_weights_is_refused(model_folder, tables, tmp_path):
-    options = Tuning(method="lora", **SETTINGS)
+@pytest.mark.parametrize(
+    "spoilt", [trainer.LEARNT, "optimizer.pt", "trainer_state.json", trainer.HASHES, "rng_state.pth"]
+)
+@pytest.mark.parametrize("how", ["a flipped bit", "cut off", "lost"])
+def test_what_is_kept_and_spoilt_is_not_gone_on_from(model_folder, tables, tmp_path, count_steps, spoilt, how):
+    options = Tuning(method="reft", **SETTINGS)
     tune_and_die("compute_loss", 6, model_folder, tables, tmp_path / "o", options)
-    (path,) = tmp_path.rglob(trainer.LEARNT)
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(path)
-    tensors.popitem()
-    save_file(tensors, path)
-    with pytest.raises(UncoupleError, match="of another training"):
-        tune_model(model_folder, tables, tmp_path / "o", options, device="cpu")
+    (path,) = tmp_path.rglob(spoilt)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content if how == "a flipped bit" else content[: len(content) // 2])
+    if how == "lost":
+        path.unlink()
+    count_steps.clear()
+    tune_model(model_folder, tables, tmp_path / "o", options, device="cpu")
+    assert len(count_steps) == 9
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

@@ -1,14 +1,24 @@
 """The command: `python -m uncouple VERB`. Each verb is a file here, and heavy packages are imported when it runs."""
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from uncouple import progress
-from uncouple.errors import UncoupleError
+from uncouple.errors import SpoiltFile, UncoupleError
+from uncouple.models.devices import failed_device
+from uncouple.models.fingerprints import RECORD_NAME
+from uncouple.records.files import read_any
 from uncouple.records.fingerprint import load_part
+from uncouple.records.layout import parts_in_workflow
 from uncouple.records.plan import check_plan
+
+# Endings of the files that tell what they are.
+TOLD = (".parquet", ".json", ".safetensors")
 
 # In the order in which they follow each other by hand; a verb's file is called as it is, with _ for -.
 VERBS: tuple[str, ...] = (
@@ -44,12 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         check_plan(f"commands.{parsed.verb.replace('-', '_')}:{function}")
         command(parsed.verb).run(parsed)
     except UncoupleError as error:
-        return _fail(parsed.verb, str(error))
+        return _fail(parsed.verb, " ".join([str(error), *_put_aside(arguments)]))
     except Exception as error:
         # torch's own class, known by name so that torch need not be imported; it tells sizes and not what to do.
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        return _fail(parsed.verb, f"out of memory ({error}). {_less_memory(parsed)}")
+        if type(error).__name__ == "OutOfMemoryError":
+            return _fail(parsed.verb, f"out of memory ({error}). {_less_memory(parsed)}")
+        if told := failed_device(error):
+            return _fail(parsed.verb, told)
+        raise
     return 0
 
 
@@ -79,6 +91,29 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         how = argparse.RawDescriptionHelpFormatter
         its.add_flags(verbs.add_parser(verb, help=its.SUMMARY, description=its.__doc__, formatter_class=how))
     return parser
+
+
+def _put_aside(arguments: list[str]) -> Iterator[str]:
+    """Give other names to those of a workflow's files that a command was given and that are spoilt, bytes and all, so
+    that the next run makes them again; a sentence of each. All are looked at, for a disk seldom spoils one alone."""
+    from uncouple.models.folders import model_record
+
+    for path in (Path(part) for word in arguments for part in {word, word.partition("=")[2]}):
+        # Of a model's folder the record is what the workflow looks at.
+        file = path / RECORD_NAME if path.is_dir() else path
+        if not parts_in_workflow(file) or file.suffix not in TOLD or not file.is_file():
+            continue
+        try:
+            read_any(file)
+            if path.is_dir():
+                model_record(path)
+        except SpoiltFile:
+            aside = file.with_name(f".{file.name}.spoilt")
+            with contextlib.suppress(OSError):
+                os.replace(file, aside)
+                yield f"{file} is {aside.name} now, and the next run makes it again."
+        except UncoupleError:
+            continue
 
 
 def _less_memory(parsed: argparse.Namespace) -> str:

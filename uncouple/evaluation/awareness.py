@@ -79,7 +79,7 @@ def measure_awareness(
     rows |= gain_rows(rows, refusers)
     told = [_named(key) | row for key, row in rows.items()] + told + _batch_rows(noises)
     told = [named for row in told if (named := _renamed(row, refusers))]
-    write_metrics(told, output, code=fingerprint("evaluation.awareness"))
+    write_metrics(told, output, measured="awareness", code=fingerprint("evaluation.awareness"))
     say(f"measure: {len(told)} figures of {count} files of verdicts")
 
 

@@ -49,7 +49,7 @@ def measure_choice(verdict_paths: Iterable[Path], sweeps: Path, output: Path, *,
             for row in _choices(its, [name for name in variants if name != ORIGIN]):
                 told = f"{key}{f' ({series})' if series else ''}, picked by the {row.pop('half')} half"
                 rows.append({"model": model, "judge": judge, "item": told} | row)
-    write_metrics(rows, output, code=fingerprint("evaluation.choice"))
+    write_metrics(rows, output, measured="choice", code=fingerprint("evaluation.choice"))
 
 
 def _choices(files: dict[tuple[str, str], Columns], variants: list[str]) -> Iterator[dict[str, Any]]:

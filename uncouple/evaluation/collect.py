@@ -22,9 +22,9 @@ def write_metrics(rows: list[dict[str, Any]], output: Path, **about: Any) -> Non
     Args:
         rows: dicts of the columns of `formats.METRICS`; a missing one is null.
         output: the table to write.
-        about: what its record says besides its kind and the intervals' confidence. What is measured of one variant
-            alone says `measured`, by what verb, and `alike`, which keys of the record must be equal for two variants
-            to be compared.
+        about: what its record says besides its kind and the intervals' confidence: `measured`, what is in it; and
+            where that is of one variant alone `alike`, which keys of the record must be equal for two variants to be
+            compared.
     """
     write_table(rows, output, METRICS, {"confidence": CONFIDENCE} | about)
 
@@ -41,7 +41,7 @@ def collect_metrics(paths: Iterable[Path], output: Path) -> None:
     for path in paths:
         table, record = read_table(path, METRICS)
         found = table.to_pylist()
-        if found and "measured" in record:
+        if found and "alike" in record:
             whose = record | {"dimension": found[0]["dimension"]}
             check_alike(alike, path, whose, record["alike"], ("measured", "model", "dimension"))
         for row in found:
@@ -51,7 +51,7 @@ def collect_metrics(paths: Iterable[Path], output: Path) -> None:
                 raise UncoupleError(f"{path}: {told} is in {seen[key]} too. Give one of them.")
             seen[key] = path
         rows += found
-    write_metrics(rows, output)
+    write_metrics(rows, output, measured="metrics")
 
 
 def read_sweeps(path: Path) -> dict[tuple[str, str], list[str]]:

@@ -44,5 +44,5 @@ def measure_language(answer_paths: Iterable[Path], output: Path, *, phrases: dic
         any_of_them = sum(map(any, zip(*has.values(), strict=True)))
         rows.append(who | {"metric": "any_phrase"} | rate(any_of_them, len(answers)))
         count += 1
-    write_metrics(rows, output, code=fingerprint("evaluation.language"))
+    write_metrics(rows, output, measured="language", code=fingerprint("evaluation.language"))
     say(f"measure: phrases in {count} files of answers")

@@ -35,7 +35,7 @@ def measure_stability(mask_paths: Iterable[Path], sweeps: Path, output: Path) ->
                 numbers = {"value": shared / either if either else None, "n": shared, "of": either}
                 who = {"model": model, "variant": one, "dimension": "general", "metric": "jaccard", "item": other}
                 rows.append(who | numbers)
-    write_metrics(rows, output, code=fingerprint("evaluation.stability"))
+    write_metrics(rows, output, measured="stability", code=fingerprint("evaluation.stability"))
 
 
 def _overlap(one: Entries, other: Entries) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import getpass
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 # What a driver of NVIDIA, of AMD, or of the subsystem for Linux makes.
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+# What torch says where one fails in the middle of a run, is lost or is taken away.
+GPU_FAILED = ("CUDA error: ", "HIP error: ", "NCCL error", "STATUS_EXECUTION_FAILED")
+# Faults of code among them, whose place a traceback shows, and of what the machine has.
+NO_FAILURE = ("device-side assert", "illegal memory access", "out of memory")
 # Leases of this process, by GPU: they end with it, however it ends.
 _LEASES: dict[str, Any] = {}
 
@@ -179,6 +184,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
     told = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or told
+
+
+def failed_device(error: BaseException) -> str | None:
+    """What to tell of an exception that says that a GPU failed, or is there no more; None of any other.
+
+    By its words, so that torch need not be imported.
+    """
+    said = str(error).partition("\n")[0]
+    is_told = type(error).__name__ == "AcceleratorError" or isinstance(error, RuntimeError)
+    if not is_told or any(w in said for w in NO_FAILURE) or not any(w in said for w in GPU_FAILED):
+        return None
+    which = f"the GPU {', '.join(_LEASES)}" if _LEASES else "a GPU"
+    return (
+        f"{which} of {socket.gethostname()} failed ({said}). What was finished is kept. See what `nvidia-smi` says "
+        "of it and run again, on another GPU if it stays so (CUDA_VISIBLE_DEVICES, or --device)."
+    )
 
 
 def release_memory() -> None:

@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from uncouple.errors import UncoupleError
-from uncouple.records.files import digest, file_sha256, read_record, write_record
+from uncouple.errors import SpoiltFile, UncoupleError
+from uncouple.records.files import digest, file_sha256, read_record, remove, write_record
 from uncouple.records.formats import HASHES, MODEL
 
 # What belongs to a model besides its weights; no pickle, and no second copy of the weights in another format. The last
@@ -15,6 +16,7 @@ from uncouple.records.formats import HASHES, MODEL
 OTHER_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md", "1_Pooling/config.json")
 # Weights of PyTorch's own, which are converted where a model says so; see `models.pickled`.
 PICKLED = "pytorch_model*.bin"
+WEIGHTS = ".safetensors"
 # What fetch and apply leave in a model folder: where the model came from and what its files are.
 RECORD_NAME = "uncouple.json"
 # The size, times and inode that each file had when it was last hashed. Never a part of the model.
@@ -53,7 +55,7 @@ def read_model_record(folder: str | Path) -> dict[str, Any]:
     try:
         return read_record(path, MODEL)
     except UncoupleError as error:
-        raise UncoupleError(f"{error} Of a model that is `fetch`, of a checkpoint `apply`.") from None
+        raise type(error)(f"{error} Of a model that is `fetch`, of a checkpoint `apply`.") from None
 
 
 def missing_files(folder: str | Path) -> list[str]:
@@ -91,16 +93,44 @@ def check_files(folder: str | Path, files: Mapping[str, Sequence[Any]]) -> None:
         if found and found[0] == size:
             hashed[name] = {"stat": found, "sha256": known[name]["sha256"] if is_known else file_sha256(path)}
         if hashed.get(name, {}).get("sha256") != sha256:
-            raise UncoupleError(
-                f"{path}: not the file that {RECORD_NAME} records; it was changed or removed since. Fetch it again, or "
-                f"apply the mask again where this is a checkpoint; in the workflow delete {folder / RECORD_NAME} first."
-            )
+            raise _not_recorded(path, folder)
         if not is_known and found[2] > begun - SETTLED_NS:
             del hashed[name]
     if hashed != known:
         # A folder that cannot be written only costs hashing again.
         with contextlib.suppress(UncoupleError, OSError):
             write_record(folder / HASHES_NAME, HASHES, {"files": hashed})
+
+
+@contextlib.contextmanager
+def hashed_meanwhile(folder: str | Path) -> Iterator[None]:
+    """Hash the weights of a folder that has a record while the block reads them, whatever their dates: a bit that flips
+    on the disk changes none.
+
+    Raises:
+        UncoupleError: they are not those of the record.
+    """
+    folder, record = Path(folder), {}
+    if (folder / RECORD_NAME).exists():
+        record = {n: sha256 for n, (_, sha256) in read_model_record(folder)["files"].items() if n.endswith(WEIGHTS)}
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        hashes = {name: pool.submit(file_sha256, folder / name) for name in record}
+        try:
+            yield
+        finally:
+            for name, found in hashes.items():
+                if found.result() != record[name]:
+                    # Nobody may trust what was known of them.
+                    with contextlib.suppress(OSError):
+                        remove(folder / HASHES_NAME)
+                    raise _not_recorded(folder / name, folder)
+
+
+def _not_recorded(path: Path, folder: Path) -> SpoiltFile:
+    return SpoiltFile(
+        f"{path}: not the file that {RECORD_NAME} records; it was changed or removed since. Fetch it again, or "
+        f"apply the mask again where this is a checkpoint; in the workflow delete {folder / RECORD_NAME} first."
+    )
 
 
 def content_fingerprint(paths: Iterable[str | Path], folder: str | Path) -> str:

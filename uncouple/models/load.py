@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uncouple.errors import UncoupleError
 from uncouple.models.devices import device_kind, pick_devices
 from uncouple.models.families import needs_own_attention
+from uncouple.models.fingerprints import hashed_meanwhile
 from uncouple.models.folders import check_folder
 from uncouple.models.prompts import PromptFormat, bind_options
 from uncouple.records.formats import Record
@@ -133,7 +134,8 @@ def read_weights(kind: Any, folder: str | Path, unused: str | None = None, **opt
         options: of the class's `from_pretrained`.
 
     Raises:
-        UncoupleError: it cannot be loaded, or a tensor is missing or of another shape: transformers would draw it.
+        UncoupleError: it cannot be loaded, its files are not those of the folder's record, or a tensor is missing or of
+            another shape: transformers would draw it.
     """
     import torch
 
@@ -142,7 +144,8 @@ def read_weights(kind: Any, folder: str | Path, unused: str | None = None, **opt
     # before has a GPU round the factors of float32 products to 10 bits.
     torch.set_float32_matmul_precision("highest")
     try:
-        model, report = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
+        with hashed_meanwhile(folder):
+            model, report = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise UncoupleError(f"{folder}: the model cannot be loaded: {error}") from error
     lacking = sorted({str(key) for what in ("missing_keys", "mismatched_keys") for key in report[what]})

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uncouple.errors import UncoupleError
+from uncouple.errors import SpoiltFile, UncoupleError
 from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import FORMATS, Format, Record
+from uncouple.records.layout import misplaced, parts_in_workflow
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(number)
     except OSError:
-        # Some file systems know no such thing for a folder.
-        if not path.is_dir():
+        if not path.is_dir():  # Some file systems know no such thing for a folder.
             raise
     finally:
         os.close(number)
@@ -238,8 +238,7 @@ def write_table(table: "pa.Table | list[Record]", path: Pathlike, form: Format, 
     """Write a table as Parquet (zstd) with its record (a JSON object) inside, sealed, atomically.
 
     Args:
-        table: a pyarrow table as its format declares it, or its rows as dicts, in which what is missing is null and
-            what the format does not have is left out.
+        table: a pyarrow table as its format declares it, or its rows as dicts; what is missing in them is null.
         form: one of `formats`, which gives its `kind` and `version`.
         record: what made it. `code`, where it is left out, is the fingerprint of the module that makes this kind.
         options: more for pyarrow's `write_table`.
@@ -282,18 +281,17 @@ def read_table(path: Pathlike, form: Format) -> "tuple[pa.Table, Record]":
         (pyarrow.Table, dict): the rows and the record.
 
     Raises:
-        UncoupleError: missing, truncated, changed since it was written, of another kind or format version, or not as
-            its format declares it.
+        UncoupleError: missing, truncated, changed since it was written, of another kind or format version, in the
+            place of another (`layout`), or not as its format declares it.
     """
     table, record = _parse_table(read_sealed(path, form.kind, ends=PARQUET_ENDS))
-    _check_record(path, record, form)
+    _check_record(path, record, form, table)
     _refuse(path, form, form.shape_faults(table, record), REMEDY)
     return table, record
 
 
 def write_tensors(tensors: "dict[str, Tensor]", path: Pathlike, form: Format, record: Record) -> None:
-    """Write tensors (by name, on the CPU) as safetensors with their record inside; the rest is as `write_record` does
-    it."""
+    """Write tensors (by name, on the CPU) as safetensors with their record inside, as `write_record` does."""
     from safetensors.torch import save_file
 
     record = {"kind": form.kind, "version": form.version} | record
@@ -332,8 +330,8 @@ def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
         table, record = None, _parse_record(path, "file", data)
     form = FORMATS.get(str(record.get("kind")))
     if form is None or (form.columns is None) != (table is None):
-        raise UncoupleError(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")
-    _check_record(path, record, form)
+        raise SpoiltFile(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")
+    _check_record(path, record, form, table)
     if table is not None:
         _refuse(path, form, form.shape_faults(table, record), REMEDY)
     return table, record
@@ -354,34 +352,36 @@ def _parse_header(path: Pathlike, kind: str, data: bytes) -> Record:
     try:
         return json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
     except (ValueError, KeyError):
-        raise UncoupleError(f"{path}: a file of kind `{kind}` was expected, and this is none.") from None
+        raise SpoiltFile(f"{path}: a file of kind `{kind}` was expected, and this is none.") from None
 
 
 def _parse_record(path: Pathlike, kind: str, data: bytes) -> Record:
     try:
         value: Record = json.loads(data)
     except ValueError as error:
-        raise UncoupleError(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
+        raise SpoiltFile(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
     value.pop(SEAL_KEY, None)
     return value
 
 
-def _check_record(path: Pathlike, record: Record, form: Format) -> None:
-    """That a file is of a kind, in the version that this code reads, and says what that needs."""
-    kind, version = record.get("kind"), record.get("version")
-    if kind != form.kind:
-        raise UncoupleError(f"{path}: a file of kind `{form.kind}` was expected, and this is one of kind `{kind}`.")
-    if version != form.version:
-        raise UncoupleError(
+def _check_record(path: Pathlike, record: Record, form: Format, table: "pa.Table | None" = None) -> None:
+    """That a file is of a kind, in the version that this code reads, says what that needs, and is in its own place."""
+    if (kind := record.get("kind")) != form.kind:
+        raise SpoiltFile(f"{path}: a file of kind `{form.kind}` was expected, and this is one of kind `{kind}`.")
+    if (version := record.get("version")) != form.version:
+        raise SpoiltFile(
             f"{path}: {kind} of format version {version}, but this code reads version {form.version}. {REMEDY}"
         )
     _refuse(path, form, form.record_faults(record), REMEDY)
+    for fault in misplaced(path, parts_in_workflow(path), form, record, table):
+        raise SpoiltFile(fault)
 
 
 def _refuse(path: Pathlike, form: Format, faults: Iterable[str], remedy: str) -> None:
     """An error that tells all of some faults, if there are any."""
     if told := "; ".join(faults):
-        raise UncoupleError(f"{path}: this {form.kind} is not as it should be: {told}. {remedy}")
+        kind = UncoupleError if remedy == OUR_FAULT else SpoiltFile
+        raise kind(f"{path}: this {form.kind} is not as it should be: {told}. {remedy}")
 
 
 def digest(*parts: Any) -> str:

@@ -47,7 +47,7 @@ class Format:
             A column with `{dimension}` in its name is there for each of the record's dimensions.
         checks: what must be true of the rows; see `checks`.
         made_by: the module that makes it, whose fingerprint is the table's `code` where no other is given.
-        places: where it lies in a results folder, by what its record says; `*` stands for any name.
+        places: where it lies in a results folder, by what its record says, or all of its rows; `*` stands for any name.
     """
 
     kind: str
@@ -132,7 +132,9 @@ SAMPLES = Format(
     made_by="data.samples",
     places=(
         "samples/{dimension}-{label}-n{n}-seed{seed}.parquet",
-        "samples/{dimension}-*-all.parquet",
+        "samples/{dimension}-{label}-all.parquet",
+        # Replies of a kind, whose name is no label.
+        "samples/{dimension}-*s-all.parquet",
         "samples/{dimension}-ordinary.parquet",
         "samples/tests/{dimension}-*.parquet",
     ),
@@ -222,13 +224,9 @@ METRICS = Format(
     made_by="evaluation.collect",
     places=(
         "metrics/{model}/{measured}/{variant}.parquet",
-        "metrics/{model}/{measured}/{variant}/*.parquet",
-        "metrics/*/awareness.parquet",
-        "metrics/*/language.parquet",
-        "metrics/*/stability.parquet",
-        "metrics/*/choice.parquet",
-        "metrics/*/metrics.parquet",
-        "checkpoints/*/*/uncouple/curve.parquet",
+        "metrics/{model}/{measured}/{variant}/{dimension}.parquet",
+        "metrics/{model}/{measured}.parquet",
+        "checkpoints/{model}/{variant}/uncouple/curve.parquet",
     ),
 )
 
@@ -239,7 +237,7 @@ PLACEMENT = Format(
     columns={"model": "string", "variant": "string", "layer": "int32", "module": "string", "n": "int64", "of": "int64"},
     checks=(unique("model", "variant", "layer", "module"), ascending("n", "of")),
     made_by="selection.placement",
-    places=("metrics/*/placement.parquet",),
+    places=("metrics/{model}/placement.parquet",),
 )
 
 # Which variants are alike but for one key; see `experiment.sweeps`. `number` is a value that has its place on an axis.
@@ -273,7 +271,7 @@ COUPLING = Format(
     | dict.fromkeys(("n", "coupled", "of"), "int64"),
     checks=(unique("model", "select", "ratio"), within("ratio", 0, 1), ascending("coupled", "n", "of")),
     made_by="selection.select",
-    places=("metrics/*/coupling.parquet",),
+    places=("metrics/{model}/coupling.parquet",),
 )
 
 # Who a model folder is: its files with their sizes and SHA-256, and three fingerprints; see `models.folders`.

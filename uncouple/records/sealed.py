@@ -1,10 +1,11 @@
 """Seals: a file of ours carries the SHA-256 of its own bytes, so that one that was changed is never read."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
-from uncouple.errors import UncoupleError
+from uncouple.errors import SpoiltFile, UncoupleError
 
 # What a file of ours says of itself: the SHA-256 of its bytes, these digits being zeros.
 SEAL = b"uncouple-sha256:"
@@ -47,21 +48,22 @@ def read_sealed(path: str | os.PathLike[str], kind: str | None = None, ends: byt
         told = f"; a file of kind `{kind}` was expected" if kind else ""
         raise UncoupleError(f"{path}: no such file{told}.") from None
     except OSError as error:
-        raise UncoupleError(
+        # A disk that cannot read a block has lost it.
+        raise (SpoiltFile if error.errno == errno.EIO else UncoupleError)(
             f"{path}: this {kind or 'file'} cannot be read ({error}). Check its permissions and the disk."
         ) from None
     is_part = data.startswith(PARQUET_ENDS) != data.endswith(PARQUET_ENDS)
     if is_part or not data.startswith(ends) or not data.endswith(ends):
-        raise UncoupleError(f"{path}: not a readable Parquet file, perhaps truncated. {REMEDY}")
+        raise SpoiltFile(f"{path}: not a readable Parquet file, perhaps truncated. {REMEDY}")
     place = data.rfind(SEAL)
     if place < 0:
         told = f"a file of kind `{kind}` was expected, and this is none" if kind else "this is no file"
-        raise UncoupleError(
+        raise SpoiltFile(
             f"{path}: {told} that Uncouple wrote, or one of an older version, or a part of one (there is no seal in "
             "it). In that case delete it and run the step that makes it again."
         )
     if data[place : place + len(BLANK_SEAL)] != _sealed(data, place):
-        raise UncoupleError(
+        raise SpoiltFile(
             f"{path}: its bytes are not those that were written: it was edited, or spoilt on the disk or on its way "
             f"here. {REMEDY}"
         )

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uncouple.errors import UncoupleError
+from uncouple.errors import SpoiltFile, UncoupleError
 from uncouple.progress import say
-from uncouple.records.files import atomic_path, read_any, read_table, write_table
+from uncouple.records.files import read_any, read_table, write_table
 from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import FORMATS, Format, Record
 
@@ -27,6 +26,8 @@ Key = dict[str, Any] | None
 
 # What a number may differ by, where all else that goes into it is the same.
 LIBRARIES = ("torch", "transformers", "tokenizers")
+# What an entry's record says besides: the name that it was put under.
+ENTRY = "entry"
 DAY = 24 * 60 * 60
 
 
@@ -56,7 +57,8 @@ class Store:
         if not path or not os.access(path, os.R_OK):
             return None
         try:
-            found = read_table(path, form)
+            table, record = read_table(path, form)
+            _check_entry(path, record)
         except UncoupleError:
             say(f"store: {path} is broken; it is removed and made again")
             with contextlib.suppress(OSError):
@@ -64,7 +66,7 @@ class Store:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return found
+        return table, {name: value for name, value in record.items() if name != ENTRY}
 
     def take(self, form: Format, key: Key, output: str | Path, names: Record, **options: Any) -> bool:
         """Write what was kept under this experiment's own names.
@@ -88,17 +90,22 @@ class Store:
         say(f"store: {output} is there already, as {_file_name(form, key)}")
         return True
 
-    def put(self, form: Format, key: Key, path: str | Path) -> None:
-        """Keep a copy of a table's file; where that cannot be, it is said once, and nothing else is lost."""
-        if place := self._place(form, key):
-            with self._telling(), atomic_path(place) as partial:
-                shutil.copyfile(path, partial)
+    def put(self, form: Format, key: Key, path: str | Path, **options: Any) -> None:
+        """Keep a table that is in a file; where that cannot be, it is said once, and nothing else is lost.
 
-    def put_table(self, form: Format, key: Key, table: "pa.Table", metadata: Record) -> None:
+        Args:
+            form, key: see `get`.
+            path: of the file.
+            options: see `files.write_table`.
+        """
+        if self._place(form, key):
+            self.put_table(form, key, *read_table(path, form), **options)
+
+    def put_table(self, form: Format, key: Key, table: "pa.Table", metadata: Record, **options: Any) -> None:
         """The same for a table that is in no file."""
         if place := self._place(form, key):
             with self._telling():
-                write_table(table, place, form, metadata)
+                write_table(table, place, form, metadata | {ENTRY: place.stem}, **options)
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -118,6 +125,12 @@ class Store:
 
 def _file_name(form: Format, key: Key) -> str:
     return hashlib.sha256(json.dumps([form.kind, key], sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
+
+
+def _check_entry(path: Path, record: Record) -> None:
+    """That an entry is under the name that it was put under."""
+    if record.get(ENTRY) != path.stem:
+        raise SpoiltFile(f"{path}: by its record this is the entry {record.get(ENTRY)}: it was put in another's place.")
 
 
 def is_entry(path: Path) -> bool:
@@ -181,6 +194,7 @@ def describe_store(folder: str | Path) -> list[str]:
     for entry in entries:
         try:
             _, record = read_any(entry.path)
+            _check_entry(entry.path, record)
             samples = record.get("samples")
             dimension = record.get("dimension") or (samples.get("dimension") if isinstance(samples, dict) else None)
             model = record.get("model")
@@ -205,7 +219,7 @@ def verify_store(folder: str | Path) -> int:
     entries, broken = list_entries(folder), []
     for entry in entries:
         try:
-            read_any(entry.path)
+            _check_entry(entry.path, read_any(entry.path)[1])
         except UncoupleError:
             if entry.path.exists():
                 broken.append(str(entry.path))
@@ -237,6 +251,7 @@ def prune_store(folder: str | Path, days: float | None = None, size: float | Non
             left, removed, freed = left - entry.size, removed + 1, freed + entry.size
     for partial in Path(folder).glob("*/.*.partial-*"):
         # What a process that was killed left; one that still writes is done within a day.
-        if partial.stat().st_mtime < time.time() - DAY:
-            partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if partial.stat().st_mtime < time.time() - DAY:
+                partial.unlink()
     return removed, freed

@@ -3,8 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +22,12 @@ from uncouple.records.formats import (
     Format,
     Record,
 )
+from uncouple.records.layout import TOPS, misplaced
 from uncouple.records.sealed import REMEDY
 from uncouple.records.store import is_entry
 
 # In a model folder: its record, the hashes of its files, and of a checkpoint the folder of what made it.
 MODEL_RECORD, MODEL_HASHES, MADE_OF = "uncouple.json", ".hashed-by-uncouple", "uncouple"
-# Folders of a results folder, with what lies in them.
-TOPS: dict[str, list[Format]] = {}
-for _format in FORMATS.values():
-    for _place in _format.places:
-        TOPS.setdefault(_place.partition("/")[0], []).append(_format)
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,7 @@ def _check_file(path: Path, given: Path) -> tuple[Found | None, list[str]]:
     root = path.parent.parent if form is MODEL else path.parent
     if given.is_dir() and (tail := _tail(path, given)):
         root = path.parents[len(tail) - 1]
-        told += _misplaced(path, tail, form, record)
+        told += misplaced(path, tail, form, record, table)
     ids = table["id"].to_pylist() if table is not None and "id" in table.column_names else []
     return Found(path, record, root, ids), told
 
@@ -141,32 +135,6 @@ def _tail(path: Path, given: Path) -> tuple[str, ...] | None:
         if len(parts) - start in depths:
             return parts[start:]
     return None
-
-
-def _misplaced(path: Path, tail: tuple[str, ...], form: Format, record: Record) -> Iterator[str]:
-    if not form.places:
-        return
-    if form not in TOPS[tail[0]]:
-        kinds = " or ".join(dict.fromkeys(known.kind for known in TOPS[tail[0]]))
-        yield f"{path}: a file of kind `{form.kind}`, and what lies here is of kind {kinds}. {REMEDY}"
-        return
-    places = [place for known in form.places if (place := _filled(known, record))]
-    if not any(_matches(tail, place.split("/")) for place in places):
-        told = " or ".join(places)
-        yield f"{path}: by its record it belongs at {told}: it was put in the place of another. {REMEDY}"
-
-
-def _filled(place: str, record: Record) -> str | None:
-    """A place with what the record says in it; None where the record says no such thing."""
-    texts = {key: escape(value) if isinstance(value, str) else value for key, value in record.items()}
-    try:
-        return place.format(**texts)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-
-
-def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def score_once(
     from uncouple.scoring.score import score_layers
 
     score_layers(model_folder, samples_path, output, options, **where)
-    store.put(SCORE_SHARD, key, output)
+    store.put(SCORE_SHARD, key, output, **ENCODING)
 
 
 def shard_key(

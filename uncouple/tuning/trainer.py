@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
-from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from uncouple.errors import UncoupleError
 from uncouple.models.prompts import Encoded
 from uncouple.progress import Progress, say
-from uncouple.records.files import remove
+from uncouple.records.files import file_sha256, read_json, remove, write_json
 from uncouple.tuning.options import Tuning
 from uncouple.variants.reft import Adapter, add_hooks, edge_mask
 
@@ -33,6 +34,8 @@ KEEP_EVERY, KEEP_TIMES = 300, 20
 ADAPTER_NAME = "adapter"
 # What is learnt, in a folder from which a run goes on.
 LEARNT = "learnt.safetensors"
+# And what each of its files hashes to.
+HASHES = "hashes.json"
 
 
 def attach(model: PreTrainedModel, adapter: Adapter) -> None:
@@ -122,7 +125,6 @@ def _settings(options: Tuning, device: torch.device, scratch: Path) -> SFTConfig
         gradient_checkpointing=on_gpu,
         # When to is decided by the clock; see `_Trainer.log`.
         save_strategy="no",
-        save_total_limit=1,
         logging_steps=1,
         # Else a loss that is not finite would be shown as one that is.
         logging_nan_inf_filter=False,
@@ -162,8 +164,17 @@ class _Trainer(SFTTrainer):
             self.control.should_save = time.monotonic() >= self.due
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        start = time.monotonic()
-        super()._save_checkpoint(model, trial)
+        start, folder = time.monotonic(), Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        try:
+            super()._save_checkpoint(model, trial)
+            write_json(folder / HASHES, _hashes(folder))
+        except BaseException as error:
+            remove(folder)
+            # torch tells of a disk on which it cannot write in words of its own.
+            if isinstance(error, RuntimeError) and "inline_container" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+            raise
+        _remove_others(folder)
         now = time.monotonic()
         self.due = now + max(KEEP_EVERY, KEEP_TIMES * (now - start))
 
@@ -183,23 +194,35 @@ class _Trainer(SFTTrainer):
         save_file({name: part.detach().contiguous() for name, part in self.learnt().items()}, folder / LEARNT)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        kept, learnt = load_file(Path(resume_from_checkpoint) / LEARNT), self.learnt()
-        if kept.keys() != learnt.keys():
-            raise UncoupleError(f"{resume_from_checkpoint}: it is of another training. Remove the folder.")
+        kept = load_file(Path(resume_from_checkpoint) / LEARNT)
         with torch.no_grad():
-            for name, part in learnt.items():
+            for name, part in self.learnt().items():
                 part.copy_(kept[name])
 
 
 def last_checkpoint(scratch: Path) -> str | None:
     """The last whole checkpoint in a folder, the others being removed; None where there is none.
 
-    The trainer's state is written last, so where that can be read all else is there.
+    Whole is one whose files are as they were written: what each hashes to is written last.
     """
     whole = {}
     for folder in scratch.glob("checkpoint-*"):
-        try:
-            whole[json.loads((folder / TRAINER_STATE_NAME).read_text())["global_step"]] = folder
-        except (OSError, ValueError, KeyError):
+        # A file that is half there, was spoilt on the disk or did not reach it before the power went.
+        with contextlib.suppress(UncoupleError):
+            if read_json(folder / HASHES) == _hashes(folder):
+                whole[int(folder.name.rpartition("-")[2])] = folder
+    last = whole[max(whole)] if whole else scratch / "none"
+    _remove_others(last)
+    return str(last) if whole else None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of a checkpoint's files, by name."""
+    return {path.name: file_sha256(path) for path in folder.iterdir() if path.name != HASHES}
+
+
+def _remove_others(last: Path) -> None:
+    """Remove all checkpoints beside one."""
+    for folder in last.parent.glob("checkpoint-*"):
+        if folder != last:
             remove(folder)
-    return str(whole[max(whole)]) if whole else None

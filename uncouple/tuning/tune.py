@@ -187,6 +187,6 @@ def _write_about(folder: Path, record: Record, curve: Sequence[tuple[float, int]
     own = folder / OWN_FOLDER
     write_record(own / "config.json", TUNING, record)
     # There is no interval in it.
-    about = {"confidence": None, "code": fingerprint("tuning.tune")}
+    about = {"confidence": None, "measured": Path(CURVE).stem, "code": fingerprint("tuning.tune")}
     write_table(curve_rows(record, curve), folder / CURVE, METRICS, about)
     (folder / CARD_NAME).write_text(tuned_card(record), encoding="utf-8")

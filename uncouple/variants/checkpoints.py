@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from uncouple.errors import UncoupleError
-from uncouple.models.fingerprints import RECORD_NAME, read_model_record
+from uncouple.models.fingerprints import RECORD_NAME, hashed_meanwhile, read_model_record
 from uncouple.models.folders import describe_model, model_files, model_record
 from uncouple.models.weights import WeightFiles, decode, encode, entry_format
 from uncouple.progress import Progress, say
@@ -40,7 +40,8 @@ def apply_mask(model_folder: str | Path, mask_path: str | Path, output: str | Pa
     with atomic_folder(output, replace=True) as folder:
         own = folder / OWN_FOLDER
         (own / "base").mkdir(parents=True)
-        count = write_suppressed(model_folder, files, entries, folder, own / "base")
+        with hashed_meanwhile(model_folder):
+            count = write_suppressed(model_folder, files, entries, folder, own / "base")
         write_record(own / "base.json", MODEL, base)
         copy_file(mask_path, own / "mask.parquet")
         about = {k: v for k, v in metadata.items() if k not in ("kind", "version", "shapes")}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uncouple.errors import UncoupleError
-from uncouple.models.devices import is_out_of_memory
+from uncouple.models.devices import failed_device, is_out_of_memory
 from uncouple.progress import say
 from uncouple.records.formats import METRICS, Format, Record
 from uncouple.records.store import Key, Store
@@ -115,8 +115,8 @@ def make_each(
         try:
             make(result)
         except Exception as error:
-            # Where memory has run out for one, it has for all.
-            if len(results) == 1 or is_out_of_memory(error):
+            # Where memory has run out for one, or the GPU failed, it has for all.
+            if len(results) == 1 or is_out_of_memory(error) or failed_device(error):
                 raise
             failed[result.name] = error
             say(f"{verb}: {result.name} failed: {error}")

@@ -1,7 +1,7 @@
 """Judges: what an answer is called, safe or unsafe, a refusal or an answer, or whether it gets no verdict."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,14 @@ def judge_answers(
         names = carried | {"judge": bench.about["judge"]}
         work = table.to_pylist(), carried, bench
         results.append(Result(", ".join(pair.values()), VERDICTS, key, names, path, work))
-    make_each(results, store or Store(), "judge", lambda _: _write_verdicts)
+
+    def prepare(waiting: list[Result]) -> Callable[[Result], None]:
+        for result in results:
+            if result not in waiting:
+                _remember(result)
+        return _write_verdicts
+
+    make_each(results, store or Store(), "judge", prepare)
 
 
 class _Bench:
@@ -99,6 +106,16 @@ def _open_benches(
             opened[which] = _Bench(judge, its, name, device)
         found[dimension] = opened[which]
     return found
+
+
+def _remember(result: Result) -> None:
+    """Know the verdicts that the store gave: then what is left is judged as it would have been behind them, in the same
+    batches, so that a job which was broken off ends as one that was not."""
+    answers, _, bench = result.work
+    for row, told in zip(answers, read_table(result.output, VERDICTS)[0].to_pylist(), strict=True):
+        said, inside = cut_thoughts(row["answer"])
+        if said and not inside:
+            bench.known[row["question"], said] = told["verdict"], told["p_unsafe"]
 
 
 def _write_verdicts(result: Result) -> None:

@@ -1,0 +1,176 @@
+"""The real workflow: spoilt results are made again, two runs in one folder, results that may not be written, clocks."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from test_kill_points import content
+
+from uncouple.records import files
+from uncouple.records.files import read_any
+
+pytestmark = pytest.mark.slow
+METRICS = "results/metrics/tiny"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def make_old(path):
+    table, record = read_any(path)
+    files._write_sealed_table(table, path, record | {"version": 0})
+
+
+def swap(path, other):
+    aside = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(aside)
+
+
+def test_what_is_spoilt_is_made_again_by_the_next_run(clone):
+    """A shard, samples, a judge, answers, metrics and entries of the store, each read by another step."""
+    folder, results = clone.folder, clone.folder / "results"
+    expected = content(results)
+    shard = results / "scores/tiny/origin/privacy-safe-n3-seed0/layers-000-000.parquet"
+    samples, judge = results / "samples/fairness-safe-n4-seed0.parquet", results / "judges/embedding/privacy.json"
+    answers = [results / f"answers/tiny/{name}/fairness.parquet" for name in ("random", "spin")]
+    parts = [folder / METRICS / f"{name}/spin.parquet" for name in ("perplexity", "divergence")]
+    flip(shard)
+    cut(judge)
+    make_old(samples)
+    swap(*answers)
+    swap(*parts)
+    swap(*sorted((results / "store/verdicts").iterdir())[:2])
+    flip(sorted((results / "store/verdicts").iterdir())[2])
+    # What is made of each, and is wanted.
+    wanted = ["results/masks/tiny/random.parquet", "results/verdicts/tiny/random/privacy.embedding.parquet"]
+    wanted += [
+        f"{METRICS}/hsic/spin/fairness-privacy.parquet",
+        f"{METRICS}/language.parquet",
+        f"{METRICS}/metrics.parquet",
+    ]
+    for name in wanted:
+        (folder / name).unlink()
+    told = clone.snakemake("--printshellcmds", *wanted, check=False)
+    for path in (shard, samples, judge, *answers, *parts):
+        name = path.relative_to(folder)
+        assert f"{name} is .{path.name}.spoilt now, and the next run makes it again." in told, name
+        assert not path.exists()
+    clone.snakemake("--printshellcmds", *wanted)
+    found = {name: made for name, made in content(results).items() if not name.endswith(".spoilt")}
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert clone.stale() == {}
+
+
+def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(clone):
+    results = clone.folder / "results"
+    expected = content(results)
+    shutil.rmtree(results / "scores/tiny/origin/general-safe-n3-seed0")
+    shutil.rmtree(results / "store/score-shard")
+    (clone.folder / "experiment.yaml").write_text(yaml.safe_dump(clone.config, sort_keys=False))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--cores",
+        "2",
+        "--configfile",
+        "experiment.yaml",
+        "--quiet",
+        "progress",
+        "--",
+        "scores",
+    ]
+    with open(clone.folder / "first.log", "w") as log:
+        first = subprocess.Popen(command, cwd=clone.folder, stdout=log, stderr=log)
+        while not list((clone.folder / ".snakemake/locks").glob("*")):
+            assert first.poll() is None, (clone.folder / "first.log").read_text()
+            time.sleep(0.05)
+        told = clone.snakemake("--printshellcmds", "scores", check=False)
+        assert "LockException" in told
+        assert "rule score_shard" not in told
+        assert first.wait() == 0
+    assert content(results) == expected
+    assert clone.stale() == {}
+
+
+def as_nobody(command, folder):
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *map(str, command)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, env=os.environ | {"HOME": "/nonexistent"})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_results_that_may_not_be_written_are_read_and_told_and_not_harmed(clone, tmp_path):
+    for part in (clone.folder / "base", clone.folder / "encoder", *clone.folder.parents[:3], *tmp_path.parents[:1]):
+        part.chmod(0o755)
+    expected, uncouple = content(clone.folder / "results"), [sys.executable, "-m", "uncouple"]
+    tmp_path.chmod(0o755)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    figure = ["figures", "placement", "--from", f"{METRICS}/placement.parquet", "--model", "tiny"]
+    figure += ["--style", "resources/figures.mplstyle", "--output"]
+    for words in (
+        [*figure, tmp_path / "open/placement.png"],
+        ["verify", "results"],
+        ["store", "list", "--store", "results/store"],
+        ["measure", "placement", "results/masks/tiny/spin.parquet", "--output", tmp_path / "open/p.parquet"],
+    ):
+        done = as_nobody([*uncouple, *words], clone.folder)
+        assert done.returncode == 0, done.stderr
+    for words in (
+        [*figure, "results/figures/tiny/placement.png"],
+        ["measure", "placement", "results/masks/tiny/spin.parquet", "--output", f"{METRICS}/placement.parquet"],
+        [
+            "apply",
+            "--model",
+            "results/models/tiny",
+            "--mask",
+            "results/masks/tiny/spin.parquet",
+            "--output",
+            "results/new",
+        ],
+    ):
+        done = as_nobody([*uncouple, *words], clone.folder)
+        assert done.returncode == 1
+        assert f"{words[-1]}: no permission to write here" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert content(clone.folder / "results") == expected
+
+
+def test_clocks_that_differ_make_nothing_run_and_nothing_stale_be_taken(clone):
+    """A node's clock is an hour ahead, another's a year behind.
+
+    Snakemake looks at dates first. Where they say that an input is newer than what was made of it, it compares its
+    content with that of then, and only news makes a step run.
+    """
+    results, hour = clone.folder / "results", 3600
+    shifts = {
+        "scores": hour,
+        "masks": -8760 * hour,
+        "answers": hour,
+        "verdicts": -hour,
+        "samples": hour,
+        "models": hour,
+    }
+    for name, seconds in shifts.items():
+        for path in (path for path in (results / name).rglob("*") if path.is_file() and not path.is_symlink()):
+            os.utime(path, (time.time() + seconds,) * 2)
+    assert clone.stale() == {}
+    # What is edited counts, whatever the clock of the node said that did it: what was made of it is older or newer.
+    raw = clone.folder / "raw/fairness.jsonl"
+    raw.write_text(raw.read_text().replace("older workers", "old workers", 1))
+    for seconds in (-8760 * hour, hour):
+        os.utime(raw, (time.time() + seconds,) * 2)
+        assert {"draw_samples", "score_shard", "make_mask"} <= set(clone.stale()), seconds
