@@ -342,8 +342,9 @@ measure collect DIR/awareness.parquet DIR/language.parquet
 figures awareness ability hsic language placement coupling
   --from DIR/metrics.parquet DIR/placement.parquet DIR/coupling.parquet --model model STYLE --output DIR/{figure}.svg
 figures judge --from DIR/classifier.json STYLE --output DIR/judge.png
-tables summary selections examples times --from DIR/metrics.parquet DIR/placement.parquet DIR/times.parquet
-  DIR/answers.parquet DIR/suppressed.parquet VERDICTS --model model --output DIR/{table}.md DIR/{table}.html
+tables summary selections examples times --from DIR/metrics.parquet DIR/placement.parquet DIR/coupling.parquet
+  DIR/times.parquet DIR/answers.parquet DIR/suppressed.parquet VERDICTS --model model
+  --output DIR/{table}.md DIR/{table}.html
 store list --store DIR/store
 verify DIR/model DIR/mask.parquet VERDICTS DIR/metrics.parquet DIR/scores-fairness.parquet
 """
