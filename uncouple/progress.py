@@ -5,6 +5,8 @@ import sys
 import time
 from types import TracebackType
 
+from uncouple.errors import shown
+
 
 class Progress:
     """Counts units done out of a total, with their rate and the time left.
@@ -61,4 +63,9 @@ class Progress:
 
 def say(text: str) -> None:
     """One line for the person who watches, on standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """What a person asked a verb for, on standard output."""
+    print(shown(text))

@@ -5,6 +5,7 @@ import sys
 from types import ModuleType
 
 from uncouple.errors import UncoupleError
+from uncouple.progress import say
 from uncouple.records.fingerprint import load_part
 
 # In the order in which they follow each other by hand; a verb's file is called as it is, with _ for -.
@@ -79,5 +80,5 @@ def _less_memory(parsed: argparse.Namespace) -> str:
 
 
 def _fail(verb: str, message: str) -> int:
-    print(f"uncouple {verb}: error: {message}", file=sys.stderr)
+    say(f"uncouple {verb}: error: {message}")
     return 1

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from pydantic import ValidationError
 from uncouple.errors import UncoupleError
 from uncouple.experiment.options import VARIANTS, Experiment
 from uncouple.experiment.sweeps import value_text
+from uncouple.experiment.yaml_text import check_size, parse_yaml
 from uncouple.hub import Pin
 from uncouple.options import Section, allowed, alternatives, bounds_of, names_of, on_disk, walk, whole, with_files
 
 # The clone, whose config.yaml every experiment is laid over.
 ROOT = Path(__file__).parents[2]
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MOST_OF_A_SWEEP = 1000
 # The types of JSON and YAML, by what pydantic says of a value that is not of one.
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "string": "string", "list": "array", "dict": "object"}
 TYPES |= {"model": "object", "finite": "number"}
@@ -34,13 +37,11 @@ def read_experiment(path: str | Path | None = None) -> Experiment:
     Raises:
         UncoupleError: a file cannot be read, or see `load`.
     """
-    import yaml
-
     config: dict[str, Any] = {}
     for file in [ROOT / "config.yaml", *([path] if path else [])]:
         try:
-            found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            found = parse_yaml(Path(file).read_text(encoding="utf-8"), file)
+        except (OSError, UnicodeDecodeError) as error:
             raise UncoupleError(f"{file}: cannot be read ({error}). Name an experiment's file.") from None
         if not isinstance(found, dict):
             raise UncoupleError(f"{file}: no keys in it. Name an experiment's file.")
@@ -66,6 +67,8 @@ def load(config: dict[str, Any], root: str | Path) -> Experiment:
     Raises:
         UncoupleError: one line for each fault, naming the key and what is allowed.
     """
+    # Snakemake has read it, and keeps its aliases.
+    check_size(config, "the config")
     config = _without_nulls(config)
     _refuse(_strange_texts(config))
     if isinstance(config.get("variants"), dict):
@@ -93,6 +96,10 @@ def spread_sweeps(variants: dict[str, Any]) -> dict[str, Any]:
     spread = {}
     for name, variant in variants.items():
         swept = {k: v for k, v in variant.items() if _is_sweep(k, v)} if isinstance(variant, dict) else {}
+        if (count := math.prod(map(len, swept.values()))) > MOST_OF_A_SWEEP:
+            raise UncoupleError(
+                f"variants.{name}: its lists make {count:,} variants. Write {MOST_OF_A_SWEEP:,} or fewer."
+            )
         for values in itertools.product(*swept.values()):
             chosen = dict(zip(swept, values, strict=True))
             parts = [f"{key}-{value_text(value)}" for key, value in chosen.items()]

@@ -56,10 +56,10 @@ def _of(*kinds: type) -> Test:
 
 
 def _list(test: Test, length: int | None = None) -> Test:
-    return lambda value: isinstance(value, list) and length in (None, len(value)) and all(map(test, value))
+    return lambda value: isinstance(value, list | tuple) and length in (None, len(value)) and all(map(test, value))
 
 
-def _dict(test: Test, key: Test = _of(str)) -> Test:
+def _dict(test: Test, key: Test) -> Test:
     return lambda value: isinstance(value, dict) and all(map(key, value)) and all(map(test, value.values()))
 
 
@@ -80,14 +80,18 @@ def _share(value: Any) -> bool:
 
 
 _text, _object, _shape = _of(str), _of(dict), _list(_count, 2)
-_sizes = _dict(lambda value: isinstance(value, list) and len(value) == 2 and _count(value[0]) and _text(value[1]), is_inside)
-_hashed = _dict(lambda value: _object(value) and _list(_count)(value.get("stat")) and _text(value.get("sha256")))
+_sizes = _dict(
+    lambda value: isinstance(value, list) and len(value) == 2 and _count(value[0]) and _text(value[1]), is_inside
+)
+_hashed = _dict(lambda value: _object(value) and _list(_count)(value.get("stat")) and _text(value.get("sha256")), _text)
 _matrix: Test = lambda value: _object(value) and _shape(value.get("shape"))  # noqa: E731
 
-# Of a key what it holds, in words, and how that is known. One that kinds of files have for different things stands after
-# the kind.
+# Of a key what it holds, in words, and how that is known. One that is different things in different kinds of files
+# stands after the kind.
 KEYS: dict[str, tuple[str, Test]] = {
-    **dict.fromkeys(("model", "variant", "base", "dimension", "judge", "name", "select", "module"), ("a name", is_name)),
+    **dict.fromkeys(
+        ("model", "variant", "base", "dimension", "judge", "name", "select", "module"), ("a name", is_name)
+    ),
     **dict.fromkeys(("model.name", "model.base", "samples.dimension"), ("a name", is_name)),
     "dimensions": ("names", _list(is_name)),
     **dict.fromkeys(("fingerprint", "tokenizer", "generation", "questions", "code"), ("a text", _text)),
@@ -104,8 +108,8 @@ KEYS: dict[str, tuple[str, Test]] = {
     "coefficients": ("numbers", _list(_number)),
     "centres": ("two lists of numbers", _list(_list(_number), 2)),
     "calls": ("texts", _list(_text)),
-    "shapes": ("two whole numbers for each matrix", _dict(_shape)),
-    "matrices": ("an object with a shape for each matrix", _dict(_matrix)),
+    "shapes": ("two whole numbers for each matrix", _dict(_shape, _text)),
+    "matrices": ("an object with a shape for each matrix", _dict(_matrix, _text)),
     "model: layers": ("a whole number", _count),
     "score shard: layers": ("two whole numbers", _shape),
     **dict.fromkeys(("mask: layers", "checkpoint: layers"), ("two whole numbers or null", _or_none(_shape))),

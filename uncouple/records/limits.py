@@ -1,4 +1,4 @@
-"""Memory and time that others' data may take: what wants more ends in an error and not in a machine that stands still."""
+"""What others' data may take of memory and time: what wants more ends in an error."""
 
 import contextlib
 import signal
@@ -30,7 +30,9 @@ def bounded(what: str, memory: int, seconds: int | None = None) -> Iterator[None
             yield
     except (MemoryError, _TooLong) as error:
         most = f"{seconds} s" if isinstance(error, _TooLong) else f"{memory / 1e6:,.0f} MB of memory"
-        raise UncoupleError(f"{what}: it takes more than {most} to read, which no honest one does. Do not use it.") from None
+        raise UncoupleError(
+            f"{what}: it takes more than {most} to read, which no honest one does. Do not use it."
+        ) from None
 
 
 class _TooLong(BaseException):

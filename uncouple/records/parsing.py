@@ -25,10 +25,14 @@ ROOM, GROWTH = 160 * 10**6, 50
 VALUES, DENSITY = 2 * 10**6, 4
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says; whatever is wrong with it is a ValueError."""
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """What a JSON text says; whatever is wrong with it is a ValueError.
+
+    Args:
+        options: of `json.loads`.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -1,6 +1,7 @@
 """Suppressed checkpoints: the base's files with some entries set to zero, never passing through a loaded model."""
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from uncouple.models.weights import WeightFiles, decode, encode, entry_format
 from uncouple.progress import Progress, say
 from uncouple.records.files import FOLDER_MARKER, atomic_folder, check_apart, read_record, write_record
 from uncouple.records.formats import CHECKPOINT, MODEL, Record
-from uncouple.variants.masks import Entries, read_mask
+from uncouple.variants.masks import Entries, check_places, read_mask
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
 # so that `restore` needs nothing but the checkpoint.
@@ -122,7 +123,9 @@ def _write_entries(folder: Path, entries: Entries, suppress: bool) -> int:
     count = 0
     for module, (index, values) in entries.items():
         name = f"{module}.weight"
-        path, dtype, _, start = files.find(name)
+        path, dtype, shape, start = files.find(name)
+        # Beyond its end lies another tensor.
+        check_places(path, name, index, math.prod(shape))
         size, _ = entry_format(path, name, dtype)
         raw = encode(values, dtype)
         if (decode(raw, dtype) != values).any():

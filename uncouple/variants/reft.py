@@ -187,7 +187,9 @@ def _check_shapes(path: str | Path, layers: list[int], tensors: Mapping[str, Ten
     wanted = {f"{layer}.{name}": shape for layer in layers for name, shape in parts.items()}
     found = {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype is torch.float32}
     if found != wanted or len(tensors) != len(wanted) or len(first) != 2 or not 0 < first[0] <= first[1]:
-        raise UncoupleError(f"{path}: its tensors are not those of interventions on {len(layers)} layers. Make it again.")
+        raise UncoupleError(
+            f"{path}: its tensors are not those of interventions on {len(layers)} layers. Make it again."
+        )
     return first[0], first[1]
 
 
