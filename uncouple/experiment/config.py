@@ -4,6 +4,7 @@ import difflib
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -166,9 +167,10 @@ def _tell(path: tuple[str | int, ...], fault: Any) -> str:
     kind, value, where = fault["type"], fault["input"], ".".join(map(str, path)) or "top level"
     if fault["loc"][-1] == "[key]":
         above = ".".join(map(str, path[:-1])) or "top level"
-        if names := fault["ctx"].get("expected"):
+        told = fault.get("ctx", {})
+        if names := told.get("expected"):
             return f"{above}: {path[-1]!r} is not known (allowed: {_plain(names)})"
-        return f"{above}: the name {path[-1]!r} is not allowed here (it must match {fault['ctx']['pattern']})"
+        return f"{above}: the name {path[-1]!r} is not allowed here (it must match {told.get('pattern', 'text')})"
     if kind == "missing":
         return f"{where}: the key {str(fault['loc'][-1])!r} is missing"
     if kind == "union_tag_not_found":
@@ -265,11 +267,12 @@ def _place_faults(experiment: Experiment, root: Path) -> Iterator[str]:
     for where, value, annotation in walk(experiment):
         if isinstance(value, Section) and value.places:
             yield from _one_of(where, value)
-        elif (mark := on_disk(value, annotation)) and not getattr(root / value, f"is_{MADE[mark.what]}")():
+        elif (mark := on_disk(value, annotation)) and not IS_THERE[mark.what](root / value):
             yield f"{where}: there is no {mark.what} {value}"
 
 
-MADE = {"file": "file", "folder": "dir"}
+# A path may be too long to be one, which these say no to.
+IS_THERE = {"file": os.path.isfile, "folder": os.path.isdir}
 
 
 def _one_of(where: str, section: Section) -> Iterator[str]:

@@ -27,8 +27,8 @@ def parse_yaml(text: str, where: object) -> Any:
 
     if len(text) > MOST_TEXT:
         raise UncoupleError(f"{where}: {len(text):,} characters are no experiment. Name another file.")
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node and (twice := next(_twice(node), None)):
             raise UncoupleError(f"{where}: the key {twice} is there twice in one place. Keep one of them.")

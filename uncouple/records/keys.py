@@ -72,7 +72,7 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return _of(int, float)(value) and abs(value) < math.inf
+    return (isinstance(value, float) and math.isfinite(value)) or (_of(int)(value) and abs(value) < 2**63)
 
 
 def _share(value: Any) -> bool:
@@ -84,6 +84,15 @@ _sizes = _dict(
     lambda value: isinstance(value, list) and len(value) == 2 and _count(value[0]) and _text(value[1]), is_inside
 )
 _hashed = _dict(lambda value: _object(value) and _list(_count)(value.get("stat")) and _text(value.get("sha256")), _text)
+_drawn: Test = lambda value: (  # noqa: E731
+    _object(value)
+    and _object(about := value.get("samples"))
+    and _or_none(is_name)(about.get("label"))
+    and all(_or_none(_count)(about.get(key)) for key in ("n", "seed"))
+)
+_RATE = {"value", "low", "high", "n", "of"}
+_rate = _dict(_or_none(_number), lambda key: key in _RATE)
+_rates = _dict(_or_none(_rate), _text)
 _matrix: Test = lambda value: _object(value) and _shape(value.get("shape"))  # noqa: E731
 
 # Of a key what it holds, in words, and how that is known. One that is different things in different kinds of files
@@ -98,7 +107,9 @@ KEYS: dict[str, tuple[str, Test]] = {
     **dict.fromkeys(("model.fingerprint", "model.tokenizer", "encoder.fingerprint"), ("a text", _text)),
     "samples.fingerprint": ("a text", _text),
     **dict.fromkeys(("fingerprints.weights", "fingerprints.tokenizer", "fingerprints.generation"), ("a text", _text)),
-    **dict.fromkeys(("source", "identity", "scores", "kinds"), ("an object", _object)),
+    **dict.fromkeys(("source", "identity"), ("an object", _object)),
+    "kinds": ("a rate for each kind of answer", _rates),
+    "judge_kinds": ("a rate for each kind of answer, or null", _or_none(_rates)),
     **dict.fromkeys(("training", "held_out"), ("an object", _object)),
     **dict.fromkeys(("mask", "adapter"), ("an object or null", _or_none(_object))),
     **dict.fromkeys(("seed", "available", "max_new_tokens", "positions"), ("a whole number", _count)),
@@ -107,7 +118,8 @@ KEYS: dict[str, tuple[str, Test]] = {
     **dict.fromkeys(("threshold", "intercept"), ("a number", _number)),
     "coefficients": ("numbers", _list(_number)),
     "centres": ("two lists of numbers", _list(_list(_number), 2)),
-    "calls": ("texts", _list(_text)),
+    "calls": ("two texts", _list(_text, 2)),
+    "scores": ("which samples they are of, for each set", lambda value: _dict(_drawn, is_name)(value) and value != {}),
     "shapes": ("two whole numbers for each matrix", _dict(_shape, _text)),
     "matrices": ("an object with a shape for each matrix", _dict(_matrix, _text)),
     "model: layers": ("a whole number", _count),

@@ -145,7 +145,7 @@ def _write_entries(folder: Path, entries: Entries, suppress: bool) -> int:
 def _model_card(metadata: Record, count: int) -> str:
     total = sum(rows * columns for rows, columns in metadata["shapes"].values())
     sets = "\n".join(
-        f"| {name} | {record['samples']['n']} | {record['samples']['label']} | {record['samples']['seed']} |"
+        f"| {name} | {' | '.join(str(record['samples'].get(key)) for key in ('n', 'label', 'seed'))} |"
         for name, record in metadata["scores"].items()
     )
     return f"""---
