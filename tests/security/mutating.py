@@ -76,7 +76,7 @@ def mutate_value(rng, value):
             other = rng.choice(list(holder.values()) if isinstance(holder, dict) else holder)
             holder[key] = copy.deepcopy(other)
         else:
-            holder[key] = rng.choice(JUNK)
+            holder[key] = copy.deepcopy(rng.choice(JUNK))
     return value
 
 

@@ -62,9 +62,9 @@ def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int) -> "pa
     try:
         with bounded(str(path), ROOM + GROWTH * size):
             file = pq.ParquetFile(source())
-            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-            values = sum(group.column(place).num_values for group in groups for place in range(group.num_columns))
-            if max(values, file.metadata.num_rows) > VALUES + DENSITY * size:
+            # What a column says of itself is not asked for: pyarrow ends the process where it is wrong.
+            values = file.metadata.num_rows * max(1, file.metadata.num_columns)
+            if values > VALUES + DENSITY * size:
                 raise UncoupleError(f"{path}: it says that there are {values:,} values in its {size:,} bytes. {REMEDY}")
             table = file.read(use_threads=False)
             table.validate(full=True)

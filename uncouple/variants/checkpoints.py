@@ -91,7 +91,7 @@ def restore_base(checkpoint: str | Path, output: str | Path) -> None:
         for path in model_files(checkpoint):
             if path.name not in STANDING_ASIDE:
                 copy_file(path, folder / path.relative_to(checkpoint))
-        for path in (own / "base").iterdir():
+        for path in filter(Path.is_file, (own / "base").iterdir()):
             copy_file(path, folder / path.name)
         _write_entries(folder, entries, suppress=False)
         found = describe_model(folder, base["name"], base["source"])["files"]
