@@ -67,11 +67,11 @@ def check_size(value: Any, where: object) -> None:
     Raises:
         UncoupleError: it has more values, or is nested more deeply.
     """
-    waiting, count = [(value, 0)], 0
+    waiting, count = [(value, 0)], 1
     while waiting:
         one, depth = waiting.pop()
         inner = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else []
-        count += 1 + len(inner)
+        count += len(inner)
         if count > MOST_VALUES or depth > DEEPEST:
             raise UncoupleError(
                 f"{where}: more than {MOST_VALUES:,} values, or nested more deeply than {DEEPEST}, as aliases can make "
