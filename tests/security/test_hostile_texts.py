@@ -20,7 +20,19 @@ from uncouple.reporting.pages import FORMS, Section
 
 # Colours and the cursor; the clipboard (OSC 52); the title; a link; a bell; over the line; C1; bidi; no width; half.
 ORDERS = ["\x1b[2J\x1b[1;1H", "\x1b]52;c;cm0gLXJm\x07", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\a\x1b]8;;\x1b\\"]
-ORDERS += ["\a", "safe\rerror", "a\bb", "\x7f", "\x9b31m", "\x90q", "a\u202eb\u202c", "\u2066a", "\u200b", "\ud800", "\u2028"]
+ORDERS += [
+    "\a",
+    "safe\rerror",
+    "a\bb",
+    "\x7f",
+    "\x9b31m",
+    "\x90q",
+    "a\u202eb\u202c",
+    "\u2066a",
+    "\u200b",
+    "\ud800",
+    "\u2028",
+]
 HARMLESS = ["a\nb\tc", "naïve", "日本語", "🙂", "a\\b", "<script>", "$(rm)"]
 
 
@@ -95,9 +107,9 @@ def test_no_text_is_markup_in_markdown(text):
 
 ENDLESS = [
     "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
-    "{{ 'a' * 10**10 }}",
+    "{{ 'a' * 10000000000 }}",
     "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-    "{% for i in range(10**9) %}a{% endfor %}",
+    "{% for i in range(1000000000) %}a{% endfor %}",
     "{{ 9**9**9 }}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
 ]
@@ -128,8 +140,9 @@ def with_template(model_folder, tmp_path):
 @pytest.mark.parametrize("template", ENDLESS)
 def test_a_template_without_end_is_ended(template, with_template, monkeypatch):
     monkeypatch.setattr(prompts, "TEMPLATE_SECONDS", 2)
-    tokenizer, form = load_tokenizer(with_template(template), "chat")
-    with pytest.raises(UncoupleError, match="its chat template"):
+    folder = with_template(template)
+    with pytest.raises(UncoupleError, match="chat template"):
+        tokenizer, form = load_tokenizer(folder, "chat")
         encode_question(tokenizer, "a question", form)
 
 
@@ -149,7 +162,9 @@ def test_an_error_of_a_template_gives_no_orders(with_template):
     assert is_harmless(str(caught.value))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"model": 1}', b"[" * 100_000, b'{"added_tokens": 3}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b'{"model": 1}', b"[" * 100_000, b'{"added_tokens": 3}']
+)
 def test_a_tokenizer_that_is_none_is_told(content, model_folder, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "m")
     (folder / "tokenizer.json").write_bytes(content)

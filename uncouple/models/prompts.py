@@ -168,7 +168,7 @@ def bind_options(tokenizer: PreTrainedTokenizerBase, given: dict[str, Any]) -> d
 
 def template_variables(template: str) -> set[str]:
     """Names that a chat template expects to be told, a set of text."""
-    from jinja2 import Environment, TemplateSyntaxError, ext, meta
+    from jinja2 import Environment, TemplateSyntaxError, ext, meta, nodes
 
     class Generation(ext.Extension):
         """The tag around what a model says, which transformers adds to the language."""
@@ -182,7 +182,11 @@ def template_variables(template: str) -> set[str]:
     environment = Environment(extensions=[ext.loopcontrols, Generation])
     environment.globals |= dict.fromkeys(("raise_exception", "strftime_now"))
     try:
-        return meta.find_undeclared_variables(environment.parse(template))
+        parsed = environment.parse(template)
+        if parsed.find(nodes.Pow):
+            # A power of a power is one step of the machine, which no bound of time ends.
+            raise UncoupleError("the chat template has a power (**) in it, which no honest one has. Do not use it.")
+        return meta.find_undeclared_variables(parsed)
     except TemplateSyntaxError as error:
         raise UncoupleError(f"the chat template cannot be read (line {error.lineno}: {error}). Mend it.") from None
     except RecursionError:
