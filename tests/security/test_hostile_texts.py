@@ -1,4 +1,4 @@
-"""A text that somebody else wrote gives no orders: to a terminal, to a reader of Markdown, to a chat template's reader."""
+"""A text that somebody else wrote gives no orders: to a terminal, to a reader of Markdown, in a chat template."""
 
 import json
 import re
@@ -85,10 +85,10 @@ def test_what_a_file_says_gives_no_orders_in_an_error(text, write_answers, write
 
 def test_a_fault_of_our_own_gives_none_either(tmp_path):
     """A traceback has in it what the libraries say, and these repeat what is in a file."""
-    code = "import sys, uncouple.__main__ as m; m.main = lambda: 1 / 0 if sys.argv[1:] else exec('raise ValueError(chr(27))')"
+    code = "import uncouple.__main__ as m; m.main = lambda: int(chr(27))"
     done = subprocess.run([sys.executable, "-c", f"{code}; m.run()"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
-    assert "ValueError: \\x1b" in done.stderr
+    assert "ValueError: invalid literal" in done.stderr
     assert "Traceback" in done.stderr
     assert "\x1b" not in done.stderr
 
@@ -100,15 +100,14 @@ MARKUP = ["<img src=x onerror=alert(1)>", "![a](http://x/y.png)", "[a](javascrip
 def test_no_text_is_markup_in_markdown(text):
     """In no place of a table: a viewer would fetch a picture, or show another table."""
     page = FORMS["md"]([Section([["question", text], ["q", text]], title=text, below=[text], texts=True)])
-    assert not re.search(r"<(?!br>)|!\[|\]\(|`", page.replace("](", "](") if "[" in page else page)
+    assert not re.search(r"<(?!br>)|\[|`", page)
     head, rule, row = [line for line in page.splitlines() if line.startswith("|")]
     assert head.count("|") == rule.count("|") == row.count("|") == 3
 
 
 ENDLESS = [
-    "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% set k = j %}{% endfor %}{% endfor %}",
     "{{ 'a' * 10000000000 }}",
-    "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
     "{% for i in range(1000000000) %}a{% endfor %}",
     "{{ 9**9**9 }}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
