@@ -63,7 +63,7 @@ def size_in_bytes(text: Any) -> Any:
     """Bytes of a size such as 80GB; what is no text stays."""
     if not isinstance(text, str):
         return text
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", text)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)(i?)B?", text)
     if not match:
         raise ValueError("write a size such as 80GB or 79GiB")
     number, unit, binary = match.groups()

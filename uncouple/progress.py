@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from uncouple.errors import UncoupleError
+from uncouple.errors import UncoupleError, shown
 
 # Names the file of JSON. It is in the environment and no flag, so that it reaches every job of a run and makes no step
 # stale.
@@ -118,4 +118,9 @@ def _append(path: str, line: bytes) -> None:
 
 def say(text: str) -> None:
     """One line for the person who watches, on standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """What a person asked a verb for, on standard output."""
+    print(shown(text))

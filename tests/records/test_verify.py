@@ -221,8 +221,8 @@ def test_a_column_that_is_missing(results, name):
 
 
 def test_a_record_that_makes_no_sense(results):
-    rewrite(results / SHARD, matrices={"model.layers.0.mlp.up_proj": {}})
-    assert [f for f in faults(results) if f.startswith(f"{SHARD}: its record is not one of score shard (KeyError")]
+    rewrite(results / SHARD, matrices={"model.layers.0.mlp.up_proj": {"shape": []}})
+    assert [f for f in faults(results) if f.startswith(f"{SHARD}: ") and "not an object with a shape for each" in f]
 
 
 def test_verdicts_on_other_answers(results):

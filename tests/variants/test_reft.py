@@ -16,7 +16,7 @@ from uncouple.variants.reft import Adapter, adapted, edge_mask, read_adapter, wr
 RECORD = dict.fromkeys(
     ("variant", "samples", "n", "prompt", "dtype", "device", "versions", "method", "epochs", "rate", "batch_size")
 )
-RECORD |= dict.fromkeys(("rank", "tune_seed", "steps"))
+RECORD |= {"variant": "v"} | dict.fromkeys(("rank", "tune_seed", "steps"))
 
 
 def make_adapter(layers=(0, 1), hidden=64, rank=3, seed=0):

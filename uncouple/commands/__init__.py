@@ -123,5 +123,5 @@ def _less_memory(parsed: argparse.Namespace) -> str:
 
 
 def _fail(verb: str, message: str) -> int:
-    print(f"uncouple {verb}: error: {message}", file=sys.stderr)
+    progress.say(f"uncouple {verb}: error: {message}")
     return 1

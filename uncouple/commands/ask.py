@@ -24,6 +24,7 @@ def add_flags(parser: ArgumentParser) -> None:
         "--noise",
         action="append",
         default=[],
+        type=flags.name,
         metavar="NAME",
         help="a variant of this name: the model as it is, asked in other batches, to see what arithmetic alone changes",
     )

@@ -17,6 +17,7 @@ from argparse import ArgumentParser, Namespace
 from uncouple.experiment.sizes import CARDS, GB, Assumed
 from uncouple.options import add_flags as add_options
 from uncouple.options import from_flags
+from uncouple.progress import tell
 
 SUMMARY = "say what an experiment would take before it runs"
 
@@ -32,10 +33,10 @@ def run(a: Namespace) -> None:
     from uncouple.experiment.paths import Paths
 
     estimate = Estimate(Paths(read_experiment(a.experiment)), from_flags(Assumed, a))
-    print("\n".join(cost_table(estimate.jobs)))
+    tell("\n".join(cost_table(estimate.jobs)))
     card = CARDS[a.card]
     if wide := dict.fromkeys(job.stage for job in estimate.jobs if job.memory > card.memory):
-        print(f"\nMore memory than the card has: {', '.join(wide)}.")
-    print(f"\n{a.card}: {card.rate / 1e12:g} TFLOP/s, {card.memory / GB:g} GB at {card.bandwidth / GB:g} GB/s.")
+        tell(f"\nMore memory than the card has: {', '.join(wide)}.")
+    tell(f"\n{a.card}: {card.rate / 1e12:g} TFLOP/s, {card.memory / GB:g} GB at {card.bandwidth / GB:g} GB/s.")
     for what, places in estimate.notes.items():
-        print(f"Assumed: {what} ({', '.join(sorted(places)[:4])}{', ...' if len(places) > 4 else ''}).")
+        tell(f"Assumed: {what} ({', '.join(sorted(places)[:4])}{', ...' if len(places) > 4 else ''}).")

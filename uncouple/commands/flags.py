@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from uncouple.errors import UncoupleError
+from uncouple.records.keys import check_name
 from uncouple.reporting.parts import part_names
 from uncouple.variants.kinds import ORIGIN
 
@@ -20,12 +21,20 @@ def layer_range(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r}: write FIRST:LAST, such as 0:11") from None
 
 
+def name(text: str) -> str:
+    """A name that a record and a path can have in them."""
+    try:
+        return check_name("name", text)
+    except UncoupleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def named_file(text: str) -> tuple[str, str]:
     """(name, path) of NAME=FILE."""
-    name, _, path = text.partition("=")
-    if not (name and path):
+    given, _, path = text.partition("=")
+    if not (given and path):
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=FILE")
-    return name, path
+    return name(given), path
 
 
 def add_model(sub: Any) -> None:
@@ -34,7 +43,7 @@ def add_model(sub: Any) -> None:
 
 def name_and_mask(text: str) -> tuple[str, str | None]:
     """(name, path of a mask or None) of NAME[=MASK]."""
-    return named_file(text) if "=" in text else (text, None)
+    return named_file(text) if "=" in text else (name(text), None)
 
 
 def add_variants(sub: Any) -> None:

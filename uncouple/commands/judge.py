@@ -40,7 +40,7 @@ def add_flags(parser: ArgumentParser) -> None:
         default=default,
         help=f"{kinds_told(ALL_JUDGES.values()).rstrip('.')} (default: {default})",
     )
-    parser.add_argument("--name", help="name for the record (default: the kind of judge)")
+    parser.add_argument("--name", type=flags.name, help="name for the record (default: the kind of judge)")
     told: dict[str, list[str]] = {}
     for name, kind in ALL_JUDGES.items():
         for flag, text in kind.inputs.items():

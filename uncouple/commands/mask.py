@@ -19,7 +19,9 @@ def add_flags(parser: ArgumentParser) -> None:
     flags.add_model(parser)
     flags.add_scores(parser)
     add_options(parser, Selection, required=("dimensions", "ratio"))
-    parser.add_argument("--variant", default="suppressed", help="name for the record (default: %(default)s)")
+    parser.add_argument(
+        "--variant", type=flags.name, default="suppressed", help="name for the record (default: %(default)s)"
+    )
     flags.add_output(parser, "the mask to write (.parquet)")
 
 

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from uncouple.commands import flags
 from uncouple.options import Count, Size, from_flags, read_as
 from uncouple.options import add_flags as add_options
+from uncouple.progress import tell
 from uncouple.scoring.options import Scoring
 
 SUMMARY = "say how scoring a model would fit into memory"
@@ -39,4 +40,4 @@ def run(a: Namespace) -> None:
 
     options = from_flags(Scoring, a)
     machine = {"gpu_memory": a.gpu_memory, "gpus": a.gpus}
-    print(memory.plan_for_machine(a.model, options, layers=a.layers, longest=a.longest, **machine))
+    tell(str(memory.plan_for_machine(a.model, options, layers=a.layers, longest=a.longest, **machine)))

@@ -31,7 +31,9 @@ def count_and_seed(text: str) -> tuple[int, int]:
 def add_flags(parser: ArgumentParser) -> None:
     add_options(parser, Source)
     parser.add_argument("--questions", action="store_true", help="draw questions instead of samples")
-    parser.add_argument("--dimension", required=True, help="the concern that the rows are about, or `general`")
+    parser.add_argument(
+        "--dimension", type=flags.name, required=True, help="the concern that the rows are about, or `general`"
+    )
     parser.add_argument("--label", choices=LABELS, default=LABELS[0], help="of all rows (default: %(default)s)")
     parser.add_argument(
         "--n", type=read_as(Count), help="how many rows to draw; all, in their order, where it is left out"

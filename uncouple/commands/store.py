@@ -8,6 +8,7 @@ examples:
 from argparse import ArgumentParser, Namespace
 
 from uncouple.options import Size, read_as
+from uncouple.progress import tell
 
 SUMMARY = "list, check or prune the store of results"
 
@@ -27,9 +28,9 @@ def run(a: Namespace) -> None:
     from uncouple.records import store
 
     if a.what == "list":
-        print("\n".join(store.describe_store(a.store)))
+        tell("\n".join(store.describe_store(a.store)))
     elif a.what == "verify":
-        print(f"{store.verify_store(a.store)} entries, each as it was written")
+        tell(f"{store.verify_store(a.store)} entries, each as it was written")
     else:
         count, freed = store.prune_store(a.store, a.days, a.size)
-        print(f"{count} entries removed, {freed / 1e6:,.1f} MB")
+        tell(f"{count} entries removed, {freed / 1e6:,.1f} MB")

@@ -22,7 +22,9 @@ def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("samples", nargs="+", help="samples tables; all samples of each are taken")
     flags.add_model(parser)
     add_options(parser, Tuning, required=("method",))
-    parser.add_argument("--variant", default="tuned", help="name for the record (default: %(default)s)")
+    parser.add_argument(
+        "--variant", type=flags.name, default="tuned", help="name for the record (default: %(default)s)"
+    )
     add_options(parser, Prompting)
     add_options(parser, Running)
     flags.add_output(parser, "the folder to make: a model of its own, or an adapter")

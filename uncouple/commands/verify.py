@@ -10,6 +10,8 @@ examples:
 
 from argparse import ArgumentParser, Namespace
 
+from uncouple.progress import tell
+
 SUMMARY = "check that files and folders are whole, and belong together"
 
 
@@ -24,7 +26,7 @@ def run(a: Namespace) -> None:
 
     checked, faults = verify_paths(a.paths, model_record)
     for fault in faults:
-        print(fault)
+        tell(fault)
     if faults:
         raise UncoupleError(f"{len(faults)} faults in {len(checked)} files.")
-    print(f"{len(checked)} files are right.")
+    tell(f"{len(checked)} files are right.")

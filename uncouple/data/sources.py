@@ -3,7 +3,6 @@
 import csv
 import functools
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from uncouple.errors import UncoupleError
 from uncouple.hub import Commit, from_hub
 from uncouple.options import File, Flag, Scalar, Section
 from uncouple.progress import say
+from uncouple.records.parsing import parse_json, parse_parquet
 
 # Whether a response is as it should be.
 Label = Literal["safe", "unsafe"]
@@ -241,8 +241,8 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=functools.partial(_object, path, number))
-        except json.JSONDecodeError as error:
+            row = parse_json(line, object_pairs_hook=functools.partial(_object, path, number))
+        except ValueError as error:
             raise UncoupleError(
                 f"{path}, line {number}: not valid JSON ({error}). Write one JSON object a line."
             ) from None
@@ -260,14 +260,10 @@ def _object(path: Path, number: int, pairs: Sequence[tuple[str, Any]]) -> dict[s
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        _check_columns(path, pq.read_schema(path).names)
-        return pq.read_table(path, partitioning=None).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UncoupleError(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
+    table = parse_parquet(path, lambda: path, path.stat().st_size)
+    _check_columns(path, table.column_names)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def _read_hub(source: Source) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import difflib
 import itertools
 import json
+import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,12 +15,14 @@ from pydantic import ValidationError
 from uncouple.errors import UncoupleError
 from uncouple.experiment.options import VARIANTS, Experiment
 from uncouple.experiment.sweeps import value_text
+from uncouple.experiment.yaml_text import check_size, parse_yaml
 from uncouple.hub import Pin
 from uncouple.options import Section, allowed, alternatives, bounds_of, names_of, on_disk, walk, whole, with_files
 
 # The clone, whose config.yaml every experiment is laid over.
 ROOT = Path(__file__).parents[2]
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MOST_OF_A_SWEEP = 1000
 # The types of JSON and YAML, by what pydantic says of a value that is not of one.
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "string": "string", "list": "array", "dict": "object"}
 TYPES |= {"model": "object", "finite": "number"}
@@ -34,13 +38,11 @@ def read_experiment(path: str | Path | None = None) -> Experiment:
     Raises:
         UncoupleError: a file cannot be read, or see `load`.
     """
-    import yaml
-
     config: dict[str, Any] = {}
     for file in [ROOT / "config.yaml", *([path] if path else [])]:
         try:
-            found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            found = parse_yaml(Path(file).read_text(encoding="utf-8"), file)
+        except (OSError, UnicodeDecodeError) as error:
             raise UncoupleError(f"{file}: cannot be read ({error}). Name an experiment's file.") from None
         if not isinstance(found, dict):
             raise UncoupleError(f"{file}: no keys in it. Name an experiment's file.")
@@ -66,6 +68,8 @@ def load(config: dict[str, Any], root: str | Path) -> Experiment:
     Raises:
         UncoupleError: one line for each fault, naming the key and what is allowed.
     """
+    # Snakemake has read it, and keeps its aliases.
+    check_size(config, "the config")
     config = _without_nulls(config)
     _refuse(_strange_texts(config))
     if isinstance(config.get("variants"), dict):
@@ -93,6 +97,10 @@ def spread_sweeps(variants: dict[str, Any]) -> dict[str, Any]:
     spread = {}
     for name, variant in variants.items():
         swept = {k: v for k, v in variant.items() if _is_sweep(k, v)} if isinstance(variant, dict) else {}
+        if (count := math.prod(map(len, swept.values()))) > MOST_OF_A_SWEEP:
+            raise UncoupleError(
+                f"variants.{name}: its lists make {count:,} variants. Write {MOST_OF_A_SWEEP:,} or fewer."
+            )
         for values in itertools.product(*swept.values()):
             chosen = dict(zip(swept, values, strict=True))
             parts = [f"{key}-{value_text(value)}" for key, value in chosen.items()]
@@ -159,9 +167,10 @@ def _tell(path: tuple[str | int, ...], fault: Any) -> str:
     kind, value, where = fault["type"], fault["input"], ".".join(map(str, path)) or "top level"
     if fault["loc"][-1] == "[key]":
         above = ".".join(map(str, path[:-1])) or "top level"
-        if names := fault["ctx"].get("expected"):
+        told = fault.get("ctx", {})
+        if names := told.get("expected"):
             return f"{above}: {path[-1]!r} is not known (allowed: {_plain(names)})"
-        return f"{above}: the name {path[-1]!r} is not allowed here (it must match {fault['ctx']['pattern']})"
+        return f"{above}: the name {path[-1]!r} is not allowed here (it must match {told.get('pattern', 'text')})"
     if kind == "missing":
         return f"{where}: the key {str(fault['loc'][-1])!r} is missing"
     if kind == "union_tag_not_found":
@@ -258,11 +267,12 @@ def _place_faults(experiment: Experiment, root: Path) -> Iterator[str]:
     for where, value, annotation in walk(experiment):
         if isinstance(value, Section) and value.places:
             yield from _one_of(where, value)
-        elif (mark := on_disk(value, annotation)) and not getattr(root / value, f"is_{MADE[mark.what]}")():
+        elif (mark := on_disk(value, annotation)) and not IS_THERE[mark.what](root / value):
             yield f"{where}: there is no {mark.what} {value}"
 
 
-MADE = {"file": "file", "folder": "dir"}
+# A path may be too long to be one, which these say no to.
+IS_THERE = {"file": os.path.isfile, "folder": os.path.isdir}
 
 
 def _one_of(where: str, section: Section) -> Iterator[str]:

@@ -29,11 +29,13 @@ VARIANTS: dict[str, type[VariantKind]] = by_kind(get_args(Variant))
 
 # Sets of samples and questions that are of no dimension.
 RESERVED = (GENERAL, ALARMING, ORDINARY, REFUSAL)
+# A name is a part of paths, and a file system takes 255 bytes.
+SHORT = "(?!.{151})"
 # Figures and tables of judges, and of all models, lie beside those of each model.
-ModelName = Annotated[str, Field(pattern="^(?!(judges|models)$)[A-Za-z0-9][A-Za-z0-9._-]*$")]
-DimensionName = Annotated[str, Field(pattern=f"^(?!({'|'.join(RESERVED)})$)[a-z][a-z0-9_]*$")]
-VariantName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9._+-]*$")]
-JudgeName = Annotated[str, Field(pattern=f"^(?!{REFUSAL}$)[a-z][a-z0-9_-]*$")]
+ModelName = Annotated[str, Field(pattern=f"^{SHORT}(?!(judges|models)$)[A-Za-z0-9][A-Za-z0-9._-]*$")]
+DimensionName = Annotated[str, Field(pattern=f"^{SHORT}(?!({'|'.join(RESERVED)})$)[a-z][a-z0-9_]*$")]
+VariantName = Annotated[str, Field(pattern=f"^{SHORT}[A-Za-z][A-Za-z0-9._+-]*$")]
+JudgeName = Annotated[str, Field(pattern=f"^{SHORT}(?!{REFUSAL}$)[a-z][a-z0-9_-]*$")]
 Folder = Annotated[str, Field(pattern="^[A-Za-z0-9._/][A-Za-z0-9._/+@=,-]*$")]
 Variants = Annotated[dict[VariantName, Annotated[Variant, Field(discriminator="kind")]], Field(min_length=1)]
 Judges = Annotated[dict[JudgeName, Annotated[Judge, Field(discriminator="kind")]], Field(min_length=1)]

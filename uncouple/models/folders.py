@@ -15,10 +15,13 @@ from uncouple.models.fingerprints import (
 from uncouple.progress import Progress
 from uncouple.records.files import file_sha256, read_json
 from uncouple.records.formats import MODEL
+from uncouple.records.keys import check_name
 
 if TYPE_CHECKING:
     from uncouple.models.weights import WeightFiles
 
+# What config.json must say, and the most that it may: names of layers are made of it before weights are looked at.
+SIZES = {"num_hidden_layers": 10_000, "max_position_embeddings": 2**31}
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -51,9 +54,18 @@ def read_config(model: str | Path) -> dict[str, Any]:
         with from_hub(f"the model {model}", "give its folder (--model)"):
             path = Path(hf_hub_download(str(model), "config.json"))
     config = read_json(path, "model config")
-    for key in ("num_hidden_layers", "max_position_embeddings"):
-        if not isinstance(config, dict) or key not in config:
+    for key, most in SIZES.items():
+        if key not in config:
             raise UncoupleError(f"{path}: no `{key}` in it. Give a decoder-only text model.")
+        if type(config[key]) is not int or not 0 < config[key] <= most:
+            raise UncoupleError(f"{path}: `{key}` is {config[key]!r}, and no whole number from 1 to {most:,}. Mend it.")
+    if not isinstance(config.get("model_type", ""), str):
+        raise UncoupleError(f"{path}: `model_type` is no text. Mend it.")
+    for key, value in config.items():
+        if key.endswith("_implementation") and "/" in str(value):
+            raise UncoupleError(
+                f"{path}: `{key}` names code on the Hub, and no model's own code is run. Remove the key."
+            )
     return config
 
 
@@ -61,13 +73,18 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
     """The config of a whole model folder, see `read_config`.
 
     Raises:
-        UncoupleError: config, weights or tokenizer are missing or broken.
+        UncoupleError: config, weights or tokenizer are missing or broken, or it leads to another model.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UncoupleError(f"{folder}: no such model folder.")
     config = read_config(folder)
     weight_files(folder)
+    if (adapter := folder / "adapter_config.json").exists():
+        raise UncoupleError(
+            f"{adapter}: an adapter of peft, with which another model would be loaded than the one in this folder. "
+            "Merge the adapter into its base, or remove it."
+        )
     if not any((folder / name).exists() for name in TOKENIZER_NAMES):
         raise UncoupleError(
             f"{folder}: there is no tokenizer in this folder (looked for {', '.join(TOKENIZER_NAMES)})."
@@ -104,6 +121,7 @@ def model_record(folder: str | Path) -> dict[str, Any]:
 
 def describe_model(folder: str | Path, name: str, source: dict[str, Any]) -> dict[str, Any]:
     """The record of a model folder, its files hashed afresh; see `model_record`."""
+    check_name("model folder", name)
     config = check_folder(folder)
     paths = {name: (path, path.stat().st_size) for name, path in _recorded_files(folder).items()}
     files = {}

@@ -49,8 +49,10 @@ def load_tokenizer(
 
     quiet_transformers()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+        # A model's own code is never run: left out, transformers would ask whoever sits at the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    # What a broken file makes the libraries raise has no class in common.
+    except Exception as error:
         raise UncoupleError(f"{folder}: the tokenizer cannot be read: {error}") from error
     if prompt == "auto":
         prompt = "chat" if tokenizer.chat_template or options else "bare"
@@ -144,9 +146,11 @@ def read_weights(kind: Any, folder: str | Path, unused: str | None = None, **opt
     # before has a GPU round the factors of float32 products to 10 bits.
     torch.set_float32_matmul_precision("highest")
     try:
+        safe = {"use_safetensors": True, "trust_remote_code": False}
         with hashed_meanwhile(folder):
-            model, report = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+            model, report = kind.from_pretrained(str(folder), output_loading_info=True, **safe, **options)
+    # What a broken config makes the libraries raise has no class in common.
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError) as error:
         raise UncoupleError(f"{folder}: the model cannot be loaded: {error}") from error
     lacking = sorted({str(key) for what in ("missing_keys", "mismatched_keys") for key in report[what]})
     if lacking := [name for name in lacking if not (unused and name.startswith(unused))]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
 from uncouple.models.fingerprints import PICKLED
-from uncouple.models.weights import INDEX_NAME
+from uncouple.models.weights import INDEX_NAME, indexed_names
 from uncouple.progress import Progress
-from uncouple.records.files import file_sha256, read_json
+from uncouple.records.files import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,11 +62,8 @@ def _pickled_files(source: Path) -> list[Path]:
         return [one]
     if not (index := source / PICKLED_INDEX).is_file():
         raise UncoupleError(f"{source}: there is no {PICKLED} in it. Leave out `convert_bin` (--convert-bin).")
-    names = sorted(set(read_json(index, "weights index").get("weight_map", {}).values()))
     # A name from an index must lead nowhere else.
-    if strange := [name for name in names if not (PICKLED_NAME.fullmatch(name) and (source / name).is_file())]:
-        raise UncoupleError(f"{index}: it names {strange[0]}, and there is no such weights file beside it.")
-    return [source / name for name in names]
+    return [source / name for name in indexed_names(index, PICKLED_NAME)]
 
 
 def _read(path: Path) -> "dict[str, Tensor]":

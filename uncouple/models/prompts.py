@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from uncouple.errors import UncoupleError
+from uncouple.records.limits import bounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 # How a prompt and a response become tokens.
 Prompt = Literal["auto", "chat", "bare", "published"]
 PROMPTS = get_args(Prompt)
+# What a template may take for one text.
+TEMPLATE_MEMORY, TEMPLATE_SECONDS = 10**9, 20
 # Some templates tell the model today's date, and tokens must not change from day to day.
 DATE = {"date_string": "01 Jan 2025"}
 
@@ -60,12 +63,34 @@ def encode_question(tokenizer: PreTrainedTokenizerBase, question: str, prompt: s
     if prompt.name == "chat":
         turns = [{"role": "user", "content": question}]
         options = DATE | prompt.options
-        encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **options)
-        return list(encoded["input_ids"])
+        return list(fill_chat(tokenizer, turns, return_dict=True, **options)["input_ids"])
     if prompt.name not in PROMPTS:
         raise UncoupleError(f"prompt format {prompt.name!r}: use one of {', '.join(PROMPTS)}.")
     plain = tokenizer(question, add_special_tokens=False)["input_ids"]
     return leading_special_tokens(tokenizer) + plain
+
+
+def fill_chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options: Any) -> Any:
+    """What a tokenizer's chat template makes of turns, up to where the model's next answer begins.
+
+    transformers runs a template in a sandbox, which keeps it from files and from Python, and not from running on.
+
+    Args:
+        turns: dicts of role and content.
+        options: of `apply_chat_template`, and of the template.
+
+    Raises:
+        UncoupleError: the template fails, or takes too much.
+    """
+    what = f"{tokenizer.name_or_path}: its chat template"
+    with bounded(what, TEMPLATE_MEMORY, TEMPLATE_SECONDS):
+        try:
+            return tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+        except MemoryError:
+            raise
+        # A template is a program, which can fail in any way.
+        except Exception as error:
+            raise UncoupleError(f"{what} does not take these texts ({error}).") from error
 
 
 def encode_sample(
@@ -143,7 +168,7 @@ def bind_options(tokenizer: PreTrainedTokenizerBase, given: dict[str, Any]) -> d
 
 def template_variables(template: str) -> set[str]:
     """Names that a chat template expects to be told, a set of text."""
-    from jinja2 import Environment, TemplateSyntaxError, ext, meta
+    from jinja2 import Environment, TemplateSyntaxError, ext, meta, nodes
 
     class Generation(ext.Extension):
         """The tag around what a model says, which transformers adds to the language."""
@@ -157,9 +182,15 @@ def template_variables(template: str) -> set[str]:
     environment = Environment(extensions=[ext.loopcontrols, Generation])
     environment.globals |= dict.fromkeys(("raise_exception", "strftime_now"))
     try:
-        return meta.find_undeclared_variables(environment.parse(template))
+        parsed = environment.parse(template)
+        if parsed.find(nodes.Pow):
+            # A power of a power is one step of the machine, which no bound of time ends.
+            raise UncoupleError("the chat template has a power (**) in it, which no honest one has. Do not use it.")
+        return meta.find_undeclared_variables(parsed)
     except TemplateSyntaxError as error:
         raise UncoupleError(f"the chat template cannot be read (line {error.lineno}: {error}). Mend it.") from None
+    except RecursionError:
+        raise UncoupleError("the chat template cannot be read: it is nested too deeply. Mend it.") from None
 
 
 def leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,8 +1,8 @@
 """Weights on disk: single entries of safetensors files read and found without loading a model."""
 
-import json
 import math
 import mmap
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_json
+from uncouple.records.parsing import parse_json
 
 # Bytes an entry, and how numpy reads one. bfloat16 is the upper half of a float32.
 DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2")}
@@ -21,6 +22,26 @@ PICKLE_HINT = (
     "a pickle, which is not read as it is: `convert_bin: true` of the model in a config (`uncouple fetch "
     "--convert-bin`) has it written as safetensors."
 )
+
+
+# A name of a weights file, which leads nowhere else.
+WEIGHTS_FILE = re.compile(r"[\w][\w.-]*\.safetensors")
+# As of the safetensors library, which loads what is read here.
+MOST_HEADER = 10**8
+MOST_BYTES = 2**63
+
+
+def indexed_names(index: Path, pattern: re.Pattern[str]) -> list[str]:
+    """Names of the files that an index of weights says there are, each beside it.
+
+    Raises:
+        UncoupleError: it names anything else: a model's folder would lead out of itself.
+    """
+    places = read_json(index, "weights index").get("weight_map")
+    names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    if strange := [name for name in names if not (pattern.fullmatch(name) and (index.parent / name).is_file())]:
+        raise UncoupleError(f"{index}: it names {strange[0]!r}, and there is no such weights file beside it.")
+    return names
 
 
 class WeightFiles:
@@ -40,7 +61,7 @@ class WeightFiles:
         if WEIGHTS_NAME in names:
             names = [WEIGHTS_NAME]
         elif (index := self.folder / INDEX_NAME).exists():
-            names = sorted(set(read_json(index, "weights index").get("weight_map", {}).values()))
+            names = indexed_names(index, WEIGHTS_FILE)
         elif len(names) > 1:
             raise UncoupleError(
                 f"{self.folder}: {', '.join(names)} and no {INDEX_NAME} that says what is in them. Add it, or keep one."
@@ -111,6 +132,8 @@ def encode(values: ArrayLike, dtype: str) -> NDArray[Any]:
 def read_header(path: str | Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """Header of a safetensors file.
 
+    What the safetensors library refuses is refused here too, so that both see the same tensors in it.
+
     Returns:
         dict of tensor name to (dtype, shape, absolute offset of its first byte).
 
@@ -127,25 +150,49 @@ def read_header(path: str | Path) -> dict[str, tuple[str, tuple[int, ...], int]]
             head = file.read(8)
             if len(head) < 8 or (length := struct.unpack("<Q", head)[0]) > size - 8:
                 raise UncoupleError(f"{broken} (its header does not fit in its {size} bytes). Fetch it again.")
-            header = json.loads(file.read(length))
+            if length > MOST_HEADER:
+                raise UncoupleError(f"{broken} (its header has {length:,} bytes). Do not use it.")
+            header = parse_json(file.read(length), object_pairs_hook=_each_once)
         header.pop("__metadata__", None)
         entries = {name: _header_entry(entry) for name, entry in header.items()}
+        end = _end_of(entries)
     except FileNotFoundError:
         raise UncoupleError(f"{path}: no such file. The model folder is not whole: fetch it again.") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UncoupleError(f"{broken} (its header is not as it should be: {error!r}). Fetch it again.") from None
+        told = repr(error)[:200]
+        raise UncoupleError(f"{broken} (its header is not as it should be: {told}). Fetch it again.") from None
     start = 8 + length
-    end = max((last for *_, last in entries.values()), default=0)
     if start + end != size:
         raise UncoupleError(f"{broken} (it should have {start + end} bytes and has {size}). Fetch it again.")
     return {name: (dtype, shape, start + first) for name, (dtype, shape, first, _) in entries.items()}
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
 def _header_entry(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
     """(dtype, shape, first byte, byte after the last) of a tensor, or a ValueError."""
     dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)):
+    if not isinstance(dtype, str) or not all(type(n) is int and 0 <= n < MOST_BYTES for n in (*shape, first, last)):
         raise ValueError(entry)
-    if dtype in DTYPES and last - first != math.prod(shape) * DTYPES[dtype][0]:
+    count = 0 if 0 in shape else 1
+    for length in shape if count else ():
+        count *= length
+        if count >= MOST_BYTES:
+            raise ValueError("a tensor of more weights than any file can have")
+    if first > last or (dtype in DTYPES and last - first != count * DTYPES[dtype][0]):
         raise ValueError(entry)
     return dtype, shape, first, last
+
+
+def _end_of(entries: dict[str, tuple[str, tuple[int, ...], int, int]]) -> int:
+    """The byte after the last tensor, or a ValueError where two share a byte or one is no tensor's."""
+    end = 0
+    for first, last in sorted(entry[2:] for entry in entries.values()):
+        if first != end:
+            raise ValueError(f"its tensors overlap or leave a hole at byte {min(first, end)}")
+        end = last
+    return end

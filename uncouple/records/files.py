@@ -16,6 +16,7 @@ from uncouple.errors import SpoiltFile, UncoupleError
 from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import FORMATS, Format, Record
 from uncouple.records.layout import misplaced, parts_in_workflow
+from uncouple.records.parsing import METADATA_KEY, parse_header, parse_json, parse_record, parse_table
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pathlike = str | os.PathLike[str]
-# One key of a Parquet file's schema metadata holds all of ours, as one JSON object.
-METADATA_KEY = b"uncouple"
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"
 OUR_FAULT = "Nothing was written: this is a fault of Uncouple, please report it."
@@ -189,18 +188,21 @@ def write_json(path: Pathlike, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Pathlike, what: str = "file") -> Any:
+def read_json(path: Pathlike, what: str = "file") -> dict[str, Any]:
     """Read one JSON object.
 
     Raises:
-        UncoupleError: missing, or not JSON.
+        UncoupleError: missing, or none.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UncoupleError(f"{path}: no such {what}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise UncoupleError(f"{path}: this {what} is not valid JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise UncoupleError(f"{path}: this {what} is no JSON object.")
+    return value
 
 
 def write_record(path: Pathlike, form: Format, value: Record) -> None:
@@ -229,7 +231,7 @@ def read_record(path: Pathlike, form: Format) -> Record:
     Raises:
         UncoupleError: missing, changed since it was written, of another kind or format version, or not complete.
     """
-    value = _parse_record(path, form.kind, read_sealed(path, form.kind))
+    value = parse_record(path, form.kind, read_sealed(path, form.kind))
     _check_record(path, value, form)
     return value
 
@@ -284,7 +286,7 @@ def read_table(path: Pathlike, form: Format) -> "tuple[pa.Table, Record]":
         UncoupleError: missing, truncated, changed since it was written, of another kind or format version, in the
             place of another (`layout`), or not as its format declares it.
     """
-    table, record = _parse_table(read_sealed(path, form.kind, ends=PARQUET_ENDS))
+    table, record = parse_table(path, read_sealed(path, form.kind, ends=PARQUET_ENDS))
     _check_record(path, record, form, table)
     _refuse(path, form, form.shape_faults(table, record), REMEDY)
     return table, record
@@ -304,12 +306,16 @@ def write_tensors(tensors: "dict[str, Tensor]", path: Pathlike, form: Format, re
 
 def read_tensors(path: Pathlike, form: Format) -> "tuple[dict[str, Tensor], Record]":
     """Read what `write_tensors` wrote, (tensors by name, record); errors are those of `read_record`."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     data = read_sealed(path, form.kind)
-    record = _parse_header(path, form.kind, data)
+    record = parse_header(path, form.kind, data)
     _check_record(path, record, form)
-    return load(data), record
+    try:
+        return load(data), record
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UncoupleError(f"{path}: its tensors cannot be read ({error}). {REMEDY}") from None
 
 
 def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
@@ -323,11 +329,11 @@ def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
     """
     data = read_sealed(path)
     if data.startswith(PARQUET_ENDS):
-        table, record = _parse_table(data)
+        table, record = parse_table(path, data)
     elif Path(path).suffix == ".safetensors":
-        table, record = None, _parse_header(path, "file", data)
+        table, record = None, parse_header(path, "file", data)
     else:
-        table, record = None, _parse_record(path, "file", data)
+        table, record = None, parse_record(path, "file", data)
     form = FORMATS.get(str(record.get("kind")))
     if form is None or (form.columns is None) != (table is None):
         raise SpoiltFile(f"{path}: of the kind `{record.get('kind')}`, which this code does not know. {REMEDY}")
@@ -335,33 +341,6 @@ def read_any(path: Pathlike) -> "tuple[pa.Table | None, Record]":
     if table is not None:
         _refuse(path, form, form.shape_faults(table, record), REMEDY)
     return table, record
-
-
-def _parse_table(data: bytes) -> "tuple[pa.Table, Record]":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
-    return table, json.loads(table.schema.metadata[METADATA_KEY])
-
-
-def _parse_header(path: Pathlike, kind: str, data: bytes) -> Record:
-    """The record in the header of safetensors."""
-    # Eight bytes say how long the header is, which is JSON; of another kind of file they say anything.
-    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-    try:
-        return json.loads(json.loads(header)["__metadata__"][METADATA_KEY.decode()])
-    except (ValueError, KeyError):
-        raise SpoiltFile(f"{path}: a file of kind `{kind}` was expected, and this is none.") from None
-
-
-def _parse_record(path: Pathlike, kind: str, data: bytes) -> Record:
-    try:
-        value: Record = json.loads(data)
-    except ValueError as error:
-        raise SpoiltFile(f"{path}: this {kind} is not valid JSON ({error}). {REMEDY}") from None
-    value.pop(SEAL_KEY, None)
-    return value
 
 
 def _check_record(path: Pathlike, record: Record, form: Format, table: "pa.Table | None" = None) -> None:

@@ -22,6 +22,7 @@ from uncouple.records.checks import (
     unique,
     within,
 )
+from uncouple.records.keys import key_fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,9 +76,12 @@ class Format:
         return pa.schema(fields)
 
     def record_faults(self, record: Record) -> Iterator[str]:
-        """One sentence if something is missing from a record."""
+        """One sentence if something is missing from a record, and one for each key that holds what it should not."""
         if missing := [key for key in self.keys if not _has(record, key)]:
             yield f"its record does not say {', '.join(missing)}"
+        for key in self.keys:
+            if key not in missing and (fault := key_fault(self.kind, key, _at(record, key))):
+                yield fault
 
     def shape_faults(self, table: "pa.Table", record: Record) -> Iterator[str]:
         """One sentence for each column that is missing, too many, of another type, or null where it may not be."""
@@ -110,6 +114,12 @@ def _has(record: Any, key: str) -> bool:
             return False
         record = record[part]
     return True
+
+
+def _at(record: Any, key: str) -> Any:
+    for part in key.split("."):
+        record = record[part]
+    return record
 
 
 _TEXTS = {"id": "string", "dimension": "string"}

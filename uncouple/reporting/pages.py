@@ -72,16 +72,22 @@ def _markdown(sections: Sequence[Section]) -> str:
 def _markdown_section(section: Section) -> str:
     lines = []
     if section.title is not None:
-        lines += [f"### {section.title}", ""]
+        lines += [f"### {_as_markdown(section.title)}", ""]
     if section.lines:
-        head, *rows = section.lines
-        # An answer may hold what ends a cell of Markdown, or be markup itself.
-        rows = [[escape(cell, quote=False).replace("|", "&#124;").replace("\n", "<br>") for cell in r] for r in rows]
+        head, *rows = [[_as_markdown(cell) for cell in row] for row in section.lines]
         rule = ["---"] + ["---" if section.texts else "---:"] * (len(head) - 1)
         lines += [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
     for line in section.below:
-        lines += ["", line]
+        lines += ["", _as_markdown(line)]
     return "".join(f"{line}\n" for line in lines)
+
+
+# An answer may hold what ends a cell of Markdown, or be markup itself: a picture, which a viewer would fetch.
+MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "|[`"} | {ord("\n"): "<br>"}
+
+
+def _as_markdown(text: str) -> str:
+    return escape(text, quote=False).translate(MARKDOWN)
 
 
 def _html(sections: Sequence[Section]) -> str:

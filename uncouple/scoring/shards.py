@@ -101,8 +101,10 @@ def read_scores(paths: Iterable[str | Path], dimensions: Sequence[str]) -> Score
             record["device"] = None  # It changes nothing but the order of what is as good as equal.
         for other, keys in ((next(iter(first), dimension), _SHARED), (dimension, record)):
             known = scores.records.get(other, record)
-            if differs := [key for key in keys if known[key] != record[key]]:
-                raise UncoupleError(f"{path} and {first[other]} do not belong together: other {', '.join(differs)}.")
+            if differs := [key for key in keys if known.get(key) != record.get(key)]:
+                raise UncoupleError(
+                    f"{path} and {first.get(other, 'another')} do not belong together: other {', '.join(differs)}."
+                )
         scores.records.setdefault(dimension, record)
         first.setdefault(dimension, path)
         tops = scores.tops.setdefault(dimension, {})

@@ -1,6 +1,7 @@
 """Suppressed checkpoints: the base's files with some entries set to zero, never passing through a loaded model."""
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from uncouple.models.weights import WeightFiles, decode, encode, entry_format
 from uncouple.progress import Progress, say
 from uncouple.records.files import FOLDER_MARKER, atomic_folder, check_apart, read_record, write_record
 from uncouple.records.formats import CHECKPOINT, MODEL, Record
-from uncouple.variants.masks import Entries, read_mask
+from uncouple.variants.masks import Entries, check_places, read_mask
 
 # What Uncouple adds to a checkpoint lies in one folder of it, the base's files that it stands in for included,
 # so that `restore` needs nothing but the checkpoint.
@@ -91,7 +92,7 @@ def restore_base(checkpoint: str | Path, output: str | Path) -> None:
         for path in model_files(checkpoint):
             if path.name not in STANDING_ASIDE:
                 copy_file(path, folder / path.relative_to(checkpoint))
-        for path in (own / "base").iterdir():
+        for path in filter(Path.is_file, (own / "base").iterdir()):
             copy_file(path, folder / path.name)
         _write_entries(folder, entries, suppress=False)
         found = describe_model(folder, base["name"], base["source"])["files"]
@@ -123,7 +124,9 @@ def _write_entries(folder: Path, entries: Entries, suppress: bool) -> int:
     count = 0
     for module, (index, values) in entries.items():
         name = f"{module}.weight"
-        path, dtype, _, start = files.find(name)
+        path, dtype, shape, start = files.find(name)
+        # Beyond its end lies another tensor.
+        check_places(path, name, index, math.prod(shape))
         size, _ = entry_format(path, name, dtype)
         raw = encode(values, dtype)
         if (decode(raw, dtype) != values).any():
@@ -143,7 +146,7 @@ def _write_entries(folder: Path, entries: Entries, suppress: bool) -> int:
 def _model_card(metadata: Record, count: int) -> str:
     total = sum(rows * columns for rows, columns in metadata["shapes"].values())
     sets = "\n".join(
-        f"| {name} | {record['samples']['n']} | {record['samples']['label']} | {record['samples']['seed']} |"
+        f"| {name} | {' | '.join(str(record['samples'].get(key)) for key in ('n', 'label', 'seed'))} |"
         for name, record in metadata["scores"].items()
     )
     return f"""---

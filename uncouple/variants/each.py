@@ -11,6 +11,7 @@ from uncouple.errors import UncoupleError
 from uncouple.models.devices import failed_device, is_out_of_memory
 from uncouple.progress import say
 from uncouple.records.formats import METRICS, Format, Record
+from uncouple.records.keys import check_name
 from uncouple.records.store import Key, Store
 from uncouple.variants.variant import Variant
 
@@ -45,13 +46,13 @@ def output_paths(output: str | Path, wanted: Sequence[Mapping[str, str]]) -> lis
         wanted: dicts of such a name to its value.
 
     Raises:
-        UncoupleError: two results would be written to one file.
+        UncoupleError: two results would be written to one file, or a name would lead to another folder.
     """
     paths = []
     for values in wanted:
         filled = str(output)
         for name, value in values.items():
-            filled = filled.replace(f"{{{name}}}", value)
+            filled = filled.replace(f"{{{name}}}", check_name(name, value))
         paths.append(Path(filled))
     path, count = Counter(paths).most_common(1)[0]
     if count > 1:
@@ -121,7 +122,7 @@ def make_each(
             failed[result.name] = error
             say(f"{verb}: {result.name} failed: {error}")
             if not isinstance(error, UncoupleError):
-                traceback.print_exc()
+                say(traceback.format_exc())
         else:
             store.put(result.form, result.key, result.output)
     if failed:

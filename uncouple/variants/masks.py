@@ -25,11 +25,25 @@ def read_mask(path: str | Path, base: Mapping[str, Any] | None = None) -> tuple[
 
     Returns:
         (the entries, metadata).
+
+    Raises:
+        UncoupleError: no mask, one of another model, or one that takes weights that there are not.
     """
     table, metadata = read_table(path, MASK)
+    # Others' masks are shared, and by them weights are written at places in files.
+    if fault := next(MASK.row_faults(table, metadata), None):
+        raise UncoupleError(f"{path}: this mask is not as it should be: {fault}. Do not use it.")
     if base is not None:
         check_model(path, metadata["model"], base)
     return group_by_module(table, ("index", "value")), metadata
+
+
+def check_places(where: str | Path, name: str, index: NDArray[np.int64], size: int) -> None:
+    """That a mask's entries of a matrix are among its weights, which are `size`."""
+    if len(index) and not 0 <= index.min() <= index.max() < size:
+        raise UncoupleError(
+            f"{where}: {name} has {size:,} weights, and the mask takes number {index.max():,}. Do not use it."
+        )
 
 
 def check_model(what: str | Path, made_from: Mapping[str, Any], record: Mapping[str, Any]) -> None:

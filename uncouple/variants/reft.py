@@ -180,6 +180,19 @@ def write_adapter(adapter: Adapter, path: Path, record: Record) -> None:
     write_tensors(adapter.tensors(), path, ADAPTER, record | {"positions": adapter.positions})
 
 
+def _check_shapes(path: str | Path, layers: list[int], tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """(rank, hidden) of all interventions, after a check that each has its three tensors and there are no others."""
+    first = tensors[f"{layers[0]}.rotation"].shape
+    parts = {"rotation": first, "weight": first, "bias": first[:1]}
+    wanted = {f"{layer}.{name}": shape for layer in layers for name, shape in parts.items()}
+    found = {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype is torch.float32}
+    if found != wanted or len(tensors) != len(wanted) or len(first) != 2 or not 0 < first[0] <= first[1]:
+        raise UncoupleError(
+            f"{path}: its tensors are not those of interventions on {len(layers)} layers. Make it again."
+        )
+    return first[0], first[1]
+
+
 def read_adapter(path: str | Path, base: Mapping[str, Any] | None = None) -> tuple[Adapter, Record]:
     """Read an adapter, ready to be used and not to be trained on, and its record.
 
@@ -193,11 +206,11 @@ def read_adapter(path: str | Path, base: Mapping[str, Any] | None = None) -> tup
     tensors, record = read_tensors(path, ADAPTER)
     if base is not None:
         check_model(path, record["model"], base)
-    layers = sorted({int(name.partition(".")[0]) for name in tensors})
+    layers = sorted({int(name) for name in {name.partition(".")[0] for name in tensors} if name.isdecimal()})
     rotation = tensors.get(f"{layers[0]}.rotation") if layers else None
     if rotation is None:
         raise UncoupleError(f"{path}: there is no intervention in it. Make it again.")
-    rank, hidden = rotation.shape
+    rank, hidden = _check_shapes(path, layers, tensors)
     adapter = Adapter(layers, hidden, rank, record["positions"])
     for layer, one in adapter.layers.items():
         parametrize.remove_parametrizations(one.rotation, "weight")

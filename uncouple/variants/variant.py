@@ -17,7 +17,7 @@ from uncouple.records.files import digest
 from uncouple.records.formats import Record
 from uncouple.records.store import versions
 from uncouple.variants.kinds import ORIGIN, base_name
-from uncouple.variants.masks import Entries, read_mask
+from uncouple.variants.masks import Entries, check_places, read_mask
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +157,14 @@ def edited(model: PreTrainedModel, variant: Variant) -> Iterator[PreTrainedModel
         yield model
 
 
+def _weight(model: PreTrainedModel, name: str) -> torch.Tensor:
+    """The weight of a module that a mask names."""
+    try:
+        return model.get_submodule(name).get_parameter("weight")
+    except AttributeError:
+        raise UncoupleError(f"{model.name_or_path}: there is no matrix {name!r} in it, which the mask names.") from None
+
+
 @contextmanager
 def suppressed(model: PreTrainedModel, entries: Entries) -> Iterator[PreTrainedModel]:
     """A loaded model with a mask's weights at zero. Their values are put back, bit for bit, however the block ends.
@@ -172,7 +180,8 @@ def suppressed(model: PreTrainedModel, entries: Entries) -> Iterator[PreTrainedM
     try:
         with torch.no_grad():
             for name, (index, _) in entries.items():
-                weight = model.get_submodule(name).weight.view(-1)
+                weight = _weight(model, name).view(-1)
+                check_places(model.name_or_path, name, index, weight.numel())
                 places = torch.tensor(index, device=weight.device)
                 kept.append((weight, places, weight[places]))
                 weight[places] = 0

@@ -14,7 +14,7 @@ from uncouple.evaluation.judges.kinds import Judging, ModelJudge, Places, Verdic
 from uncouple.models.devices import device_kind
 from uncouple.models.folders import check_folder, model_record
 from uncouple.models.load import dtype_name, load_model, load_tokenizer
-from uncouple.models.prompts import DATE, leading_special_tokens
+from uncouple.models.prompts import DATE, fill_chat, leading_special_tokens
 from uncouple.options import Dtype, File
 from uncouple.progress import say
 from uncouple.records.files import digest
@@ -160,7 +160,10 @@ def read_template(path: str | Path) -> str:
 def _card_template(path: str | Path, card: str) -> str:
     found = re.findall(r'^\w*template *= *(""".*?""")', card, re.MULTILINE | re.DOTALL)
     if len(found) == 1:
-        text: str = ast.literal_eval(found[0])
+        try:
+            text = str(ast.literal_eval(found[0]))
+        except (SyntaxError, ValueError):
+            text = ""
         if text.count("%s") == text.count("%") == 2:
             return text.replace("%s", PLACEHOLDERS[0], 1).replace("%s", PLACEHOLDERS[1], 1)
     raise UncoupleError(
@@ -180,16 +183,12 @@ def fill_template(tokenizer: "PreTrainedTokenizerBase", written: str | None, que
         # In one go: a question may have the words {answer} in it.
         pattern = "|".join(map(re.escape, PLACEHOLDERS))
         return re.sub(pattern, lambda found: question if found[0] == PLACEHOLDERS[0] else answer, written)
-    from jinja2.exceptions import TemplateError
-
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **DATE)
-    except TemplateError as error:
-        raise UncoupleError(
-            f"{tokenizer.name_or_path}: its chat template does not take a question and its answer ({error}). "
-            "Give a template file."
-        ) from None
+        text: str = fill_chat(tokenizer, turns, tokenize=False, **DATE)
+    except UncoupleError as error:
+        raise UncoupleError(f"{error} Give a template file.") from None
+    return text
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> list[int]:

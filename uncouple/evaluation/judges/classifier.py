@@ -63,7 +63,11 @@ def embedding_judge(
         if texts := [text for text in dict.fromkeys([*questions, *answers]) if text not in known]:
             known.update(zip(texts, mean_states(texts, encoder, device=device, batch_size=batch_size), strict=True))
         asked, said = (np.array([known[text] for text in texts]) for texts in (questions, answers))
-        x = make_features(asked, said, answers, np.array(judge["centres"]))
+        centres = [np.array(centre) for centre in judge["centres"]]
+        fits = all(len(centre) == asked.shape[-1] for centre in centres)
+        x = make_features(asked, said, answers, np.array(centres)) if fits else None
+        if x is None or x.shape[1] != len(judge["coefficients"]):
+            raise UncoupleError(f"{judge_path}: its numbers are not as many as this encoder needs. Train it again.")
         found = predict(x, np.array(judge["coefficients"]), judge["intercept"])
         return [("unsafe" if p >= judge["threshold"] else "safe", p) for p in found.tolist()]
 
@@ -196,7 +200,7 @@ def _read_settings(path: Path) -> Record:
 
 
 def _who(record: Record) -> str:
-    return f"{record['name']}, fingerprint {record['fingerprint']}"
+    return f"{record.get('name')}, fingerprint {record['fingerprint']}"
 
 
 @functools.lru_cache(maxsize=1)
