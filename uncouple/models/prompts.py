@@ -186,7 +186,9 @@ def template_variables(template: str) -> set[str]:
         if parsed.find(nodes.Pow):
             # A power of a power is one step of the machine, which no bound of time ends.
             raise UncoupleError("the chat template has a power (**) in it, which no honest one has. Do not use it.")
-        return meta.find_undeclared_variables(parsed)
+        # It works out what is constant, which may be anything.
+        with bounded("the chat template", TEMPLATE_MEMORY, TEMPLATE_SECONDS):
+            return meta.find_undeclared_variables(parsed)
     except TemplateSyntaxError as error:
         raise UncoupleError(f"the chat template cannot be read (line {error.lineno}: {error}). Mend it.") from None
     except RecursionError:
