@@ -121,4 +121,6 @@ def test_the_environment_names_the_file_for_every_verb(tmp_path, monkeypatch, ca
     assert (event["verb"], event["output"], event["done"]) == ("restore", "made", 2)
     monkeypatch.setenv("UNCOUPLE_JSON_LOG", str(tmp_path / "none/progress.jsonl"))
     assert commands.main(["restore", "folder", "--output", "made"]) == 1
-    assert "UNCOUPLE_JSON_LOG: " in capsys.readouterr().err
+    assert f"{tmp_path}/none/progress.jsonl: this JSON log" in capsys.readouterr().err
+    assert commands.main(["restore", "folder", "--output", "made", "--json-log", str(tmp_path / "by-flag.jsonl")]) == 0
+    assert json.loads((tmp_path / "by-flag.jsonl").read_text())["done"] == 2

@@ -13,8 +13,7 @@ from typing import Any
 
 from uncouple.errors import UncoupleError, shown
 
-# Names the file of JSON. It is in the environment and no flag, so that it reaches every job of a run and makes no step
-# stale.
+# Names the file of JSON where no flag does: the environment reaches every job of a run, and makes no step stale.
 JSON_LOG = "UNCOUPLE_JSON_LOG"
 # That file, and what each line in it says of the command.
 _json_log: tuple[str, dict[str, Any]] | None = None
@@ -93,7 +92,8 @@ def log_to(path: str | None, **about: Any) -> None:
             _append(path, b"")
         except OSError as error:
             raise UncoupleError(
-                f"{JSON_LOG}: {path} cannot be written ({error.strerror}). Name a file in a folder that is there."
+                f"{path}: this JSON log (--json-log, {JSON_LOG}) cannot be written ({error.strerror}). Name a file in a "
+                "folder that is there."
             ) from None
         _json_log = path, {**about, "pid": os.getpid()}
 

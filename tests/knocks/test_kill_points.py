@@ -97,11 +97,11 @@ POINTS = (
 
 
 def content(results):
-    """What a run made, by path: all bytes but logs, times, the store and what says when a file was hashed."""
+    """What a run made, by path: all bytes but logs, what tells of times, the store, and what says when a file was hashed."""
     found = {}
     for path in sorted(path for path in results.rglob("*") if path.is_file()):
         name = path.relative_to(results)
-        if name.parts[0] not in ("logs", "benchmarks", "store") and path.name != HASHES_NAME:
+        if name.parts[0] not in ("logs", "benchmarks", "store") and path.name != HASHES_NAME and path.stem != "times":
             found[str(name)] = path.read_bytes()
     return found
 

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = arguments[0] if arguments and arguments[0] in VERBS else None
     parsed = build_parser(chosen).parse_args(arguments)
     try:
-        progress.log_to(os.environ.get(progress.JSON_LOG), verb=parsed.verb, output=getattr(parsed, "output", None))
+        progress.log_to(parsed.json_log, verb=parsed.verb, output=getattr(parsed, "output", None))
         # Of a verb with verbs of its own, the function of the one.
         function = parsed.run_it.__name__ if hasattr(parsed, "run_it") else "run"
         check_plan(f"commands.{parsed.verb.replace('-', '_')}:{function}")
@@ -79,17 +79,20 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m uncouple",
         description="Find the weights of a language model that serve two concerns at once, and suppress them.",
-        epilog="`python -m uncouple VERB --help` explains a verb. By hand, the verbs follow each other as above. "
-        f"With {progress.JSON_LOG}=FILE in the environment, progress is written to that file as lines of JSON too.",
+        epilog="`python -m uncouple VERB --help` explains a verb. By hand, the verbs follow each other as above.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
         if chosen not in (None, verb):
             verbs.add_parser(verb)
             continue
-        its = command(verb)
-        how = argparse.RawDescriptionHelpFormatter
-        its.add_flags(verbs.add_parser(verb, help=its.SUMMARY, description=its.__doc__, formatter_class=how))
+        its, how = command(verb), argparse.RawDescriptionHelpFormatter
+        sub = verbs.add_parser(verb, help=its.SUMMARY, description=its.__doc__, formatter_class=how)
+        its.add_flags(sub)
+        told = (
+            f"write progress to this file too, as lines of JSON (default: what {progress.JSON_LOG} names, if anything)"
+        )
+        sub.add_argument("--json-log", metavar="FILE", default=os.environ.get(progress.JSON_LOG), help=told)
     return parser
 
 
