@@ -92,8 +92,8 @@ def log_to(path: str | None, **about: Any) -> None:
             _append(path, b"")
         except OSError as error:
             raise UncoupleError(
-                f"{path}: this JSON log (--json-log, {JSON_LOG}) cannot be written ({error.strerror}). Name a file in a "
-                "folder that is there."
+                f"{path}: this JSON log (--json-log, {JSON_LOG}) cannot be written ({error.strerror}). Name a file "
+                "in a folder that is there."
             ) from None
         _json_log = path, {**about, "pid": os.getpid()}
 

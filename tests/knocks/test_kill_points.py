@@ -97,7 +97,7 @@ POINTS = (
 
 
 def content(results):
-    """What a run made, by path: all bytes but logs, what tells of times, the store, and what says when a file was hashed."""
+    """What a run made, by path: all bytes but logs, times, the store, and what says when a file was hashed."""
     found = {}
     for path in sorted(path for path in results.rglob("*") if path.is_file()):
         name = path.relative_to(results)
