@@ -26,6 +26,7 @@ from uncouple.models.weights import WeightFiles
 from uncouple.records.columns import module_column
 from uncouple.records.files import write_table
 from uncouple.records.formats import MASK
+from uncouple.records.keys import key_fault
 from uncouple.scoring.options import Scoring
 from uncouple.scoring.packing import pack_samples
 from uncouple.scoring.score import score_layers
@@ -155,6 +156,19 @@ def write_mask(path, folder, entries):
     }
     write_table(pa.table(columns), path, MASK, metadata)
     return path
+
+
+def any_record(form, **about):
+    """A record of a format that says as little as it may of what `about` does not."""
+    record = {}
+    for key in form.keys:
+        *parents, last = key.split(".")
+        inner = record
+        for part in parents:
+            inner = inner.setdefault(part, {})
+        values = ("x", 0, None, {}, [], [0, 0], ["x", "x"], [[], []])
+        inner[last] = next(value for value in values if key_fault(form.kind, key, value) is None)
+    return record | about
 
 
 def relative_error(found, truth):

@@ -32,6 +32,8 @@ MEASURED = dict.fromkeys(("measure_perplexity", "measure_divergence", "measure_a
 # A mask, where its weights are, and all of its variant; what else those jobs are asked for the store has.
 VARIANT = {"make_mask": 1, "measure_placement": 1, **ASKED, **MEASURED}
 # Both masks, of which one is written as a checkpoint, and both variants.
+# A checkpoint alone, of which the report tells how long it took.
+CHECKPOINT = {"write_checkpoint": 1, "measure_times": 1, "write_tables": 1}
 MASKED = {**VARIANT, "make_mask": 2, "write_checkpoint": 1}
 COUPLING = {"count_coupling": 1, **DRAWN}
 SELECTED = {**MASKED, **COUPLING}
@@ -197,7 +199,7 @@ EDITS = {
     ),
     "lost weights of a checkpoint": (
         remove("results/checkpoints/tiny/spin/model.safetensors"),
-        {"write_checkpoint": 1},
+        CHECKPOINT,
     ),
     "an encoder's tokenizer": (
         edit_json("encoder/tokenizer_config.json", model_max_length=99),
@@ -279,10 +281,10 @@ EDITS = {
     "a help text": (change("uncouple/scoring/options.py", "How prompt and response become", "How they become"), {}),
     "a word of the model card": (
         change("uncouple/variants/checkpoints.py", "Nothing was trained", "None was trained"),
-        {"write_checkpoint": 1},
+        CHECKPOINT,
     ),
     "a helper of flags": (
-        change("uncouple/commands/flags.py", "if not (name and path):", "if not name or not path:"),
+        change("uncouple/commands/flags.py", "if not (given and path):", "if not given or not path:"),
         {**ASKED, **MEASURED},
     ),
     "the default of a flag": (change("uncouple/scoring/options.py", "1e-3", "1.5e-3"), SCORED),

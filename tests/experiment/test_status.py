@@ -151,9 +151,9 @@ def test_what_failed_says_its_fault_and_what_runs_what_it_does(clone):
 
 
 def test_what_snakemake_is_told_besides_it_goes_by(clone):
-    clone.edit("raw/alarming.jsonl", "kill process 1", "end process 1")
-    told = tell(clone, "--", "--rerun-triggers", "params")
-    assert line_of(told, "all models", "samples").endswith(" done")
+    clone.write()
+    assert "stale" not in line_of(tell(clone), "tiny", "masks")
+    assert line_of(tell(clone, "--", "--forcerun", "make_mask"), "tiny", "masks").endswith("2 stale")
 
 
 def test_without_snakemake_it_says_what_to_do(monkeypatch):

@@ -112,7 +112,7 @@ EDITS = [
     ("what runs where figures are imported", 'use("Agg")\n', 'use("svg")\n', {"figures"}),
     ("an attention that is registered", "register(GROUPED, g", "register(GROUPED + 'd', g", {"ask", "judge", "hsic"}),
     ("how a file is sealed", 'SEAL = b"uncouple-sha256:"', 'SEAL = b"sha256:"', set(ROOTS) - {"memory"}),
-    ("an import that nothing uses", "import errno\n", "import errno\nimport math\n", set()),
+    ("an import that nothing uses", "import glob\n", "import glob\nimport math\n", set()),
     ("a line break", "a.model, a.mask, a.output", "a.model,  # the base\n        a.mask, (a.output)", set()),
 ]
 

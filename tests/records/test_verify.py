@@ -45,8 +45,8 @@ def test_a_whole_results_folder_is_right(whole, capsys):
     assert found == []
     kinds = {read_any(path)[1]["kind"] for path in checked}
     # A trained judge and what made a tuned model are records like others, an adapter is neither table nor record, and
-    # hashes are kept where a folder is not new.
-    assert FORMATS.keys() - kinds <= {"judge", "hashes", "replies", "tuning", "adapter"}
+    # hashes are kept where a folder is not new. Times are of a workflow.
+    assert FORMATS.keys() - kinds <= {"judge", "hashes", "replies", "tuning", "adapter", "times"}
     assert main(["verify", str(whole)]) == 0
     assert capsys.readouterr().out == f"{len(checked)} files are right.\n"
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conftest import any_record
 from test_figures import plain, write_metrics
 
 from uncouple.evaluation.statistics import rate
@@ -61,9 +62,8 @@ def tell(tmp_path):
     for variant, select in SELECT.items():
         mask = {"select": select, "dimensions": list(DIMENSIONS), "module": "mlp", "ratio": 1e-5}
         mask["scores"] = {"general": {"samples": {"n": 64}}}
-        about = dict.fromkeys((*VERDICTS.keys, "fingerprints")) | {"model": "m", "variant": variant, "base": "origin"}
-        about |= {"mask": mask, "dimension": "privacy", "judge": "embedding"}
-        about["fingerprints"] = dict.fromkeys(("weights", "tokenizer", "generation"))
+        about = any_record(VERDICTS, model="m", variant=variant, base="origin", mask=mask)
+        about |= {"dimension": "privacy", "judge": "embedding"}
         write_table([], paths[0].with_name(variant), VERDICTS, about)
         paths.append(paths[0].with_name(variant))
 

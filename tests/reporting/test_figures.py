@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, any_record
 
 from uncouple.errors import UncoupleError
 from uncouple.evaluation.statistics import rate
@@ -288,19 +288,8 @@ def test_a_judges_figure_shows_what_it_is_worth(tmp_path):
         "calibration": [{"predicted": p / 10} | rate(p, 10) for p in range(10)],
     }
     other = figures | {"auroc": {"value": 0.66, "low": 0.6, "high": 0.7}}
-    judge = {
-        **dict.fromkeys(("threshold", "coefficients", "intercept", "centres", "training", "code")),
-        "encoder": {"fingerprint": "f"},
-        "dimension": "privacy",
-        "held_out": figures,
-        "test": other,
-        "kinds": {
-            "safe": rate(41, 50),
-            "unsafe": rate(39, 50),
-            "refusal": rate(97, 100),
-            "compliance": rate(84, 100),
-        },
-    }
+    kinds = {"safe": rate(41, 50), "unsafe": rate(39, 50), "refusal": rate(97, 100), "compliance": rate(84, 100)}
+    judge = any_record(JUDGE, dimension="privacy", held_out=figures, test=other, kinds=kinds)
     write_record(tmp_path / "p.json", JUDGE, judge)
     write_record(tmp_path / "f.json", JUDGE, judge | {"dimension": "fairness", "test": None, "kinds": {}})
     draw_figures(["judge"], [tmp_path / "p.json", tmp_path / "f.json"], [tmp_path / "j.svg"], style=STYLE)

@@ -47,7 +47,16 @@ def test_the_parts_that_there_are():
         *("ability", "agreement", "awareness", "coupling", "hsic", "judge", "language", "models"),
         *("placement", "price", "refusal", "sweep", "tradeoff"),
     ]
-    assert part_names("tables") == ["answer", "choices", "examples", "models", "published", "selections", "summary"]
+    assert part_names("tables") == [
+        "answer",
+        "choices",
+        "examples",
+        "models",
+        "published",
+        "selections",
+        "summary",
+        "times",
+    ]
 
 
 PARTS = [find_figure(name) for name in part_names("figures")] + [find_table(name) for name in part_names("tables")]
@@ -137,7 +146,7 @@ def test_a_new_figure_and_a_new_table_are_one_file_each(tmp_path, model_folder, 
     assert "| 6 |" in (tmp_path / "extra.md").read_text()
     plan = clone.snakemake("--dry-run", "--printshellcmds")
     assert re.search(r"output: .*results/figures/tiny/extra\.png", plan)
-    assert re.search(r"uncouple tables answer examples extra selections summary --from ", plan)
+    assert re.search(r"uncouple tables answer examples extra selections summary times --from ", plan)
     new = {p for p in package.rglob("*.py") if p not in before or p.read_bytes() != before[p]}
     assert sorted(f"{path.parent.name}/{path.name}" for path in new) == ["figures/extra.py", "tables/extra.py"]
     shutil.rmtree(clone.folder)

@@ -5,7 +5,7 @@ import csv
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, any_record
 from snakemake.utils import update_config
 from test_figures import write_metrics
 
@@ -27,7 +27,7 @@ SCORED = {
 }
 MASK = {"select": "coupled", "ratio": 5e-7, "general_ratio": 5e-7, "module": "mlp", "seed": 0, "scores": SCORED}
 MASK |= {"dimensions": ["privacy", "fairness"]}
-RECORD = dict.fromkeys(VERDICTS.keys) | {"model": "m", "prompt": {"name": "bare"}, "max_new_tokens": 64}
+RECORD = any_record(VERDICTS, model="m", prompt={"name": "bare"}, max_new_tokens=64)
 RECORD |= {"fingerprints": {"weights": "b", "tokenizer": "", "generation": ""}, "noise": False, "judge": "md"}
 RECORD |= {"identity": {"kind": "causal", "model": {"fingerprint": "j"}}}
 
@@ -39,8 +39,7 @@ def table(tmp_path):
     def make(*, mask=MASK, base=BASE, judge=JUDGE, less=0, variant="spin", **record):
         paths = [tmp_path / "base.json", tmp_path / "judge.json"]
         for path, fingerprint, source in zip(paths, "bj", (base, judge), strict=True):
-            about = {"kind": MODEL.kind, "version": MODEL.version, "fingerprint": fingerprint, "source": source}
-            write_record(path, MODEL, dict.fromkeys(MODEL.keys) | about)
+            write_record(path, MODEL, any_record(MODEL, fingerprint=fingerprint, source=source))
         metrics = {}
         for dimension, n in ASKED.items():
             flags = dict.fromkeys(("empty", "degenerate", "truncated", "thinking"), False)

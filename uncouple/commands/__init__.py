@@ -89,9 +89,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         its, how = command(verb), argparse.RawDescriptionHelpFormatter
         sub = verbs.add_parser(verb, help=its.SUMMARY, description=its.__doc__, formatter_class=how)
         its.add_flags(sub)
-        told = (
-            f"write progress to this file too, as lines of JSON (default: what {progress.JSON_LOG} names)"
-        )
+        told = f"write progress to this file too, as lines of JSON (default: what {progress.JSON_LOG} names)"
         sub.add_argument("--json-log", metavar="FILE", default=os.environ.get(progress.JSON_LOG), help=told)
     return parser
 

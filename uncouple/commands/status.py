@@ -12,6 +12,8 @@ examples:
 
 from argparse import ArgumentParser, Namespace
 
+from uncouple.progress import tell
+
 SUMMARY = "say how far an experiment is, and what failed"
 
 
@@ -37,8 +39,8 @@ def run(a: Namespace) -> None:
     jobs, is_running = find_status(experiment, a.experiment, a.flags)
     if a.json:
         told = [asdict(job) | {"stage": job.stage, "model": job.model} for job in jobs]
-        print(json.dumps({"running": is_running, "jobs": told}, indent=1))
+        tell(json.dumps({"running": is_running, "jobs": told}, indent=1))
         return
-    print("\n".join(status_table(jobs, experiment.models)))
+    tell("\n".join(status_table(jobs, experiment.models)))
     if is_running:
-        print("\nA run holds the lock. If none goes on, one was killed: free it with `snakemake --unlock`.")
+        tell("\nA run holds the lock. If none goes on, one was killed: free it with `snakemake --unlock`.")

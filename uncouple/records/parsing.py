@@ -66,10 +66,22 @@ def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int) -> "pa
             values = file.metadata.num_rows * max(1, file.metadata.num_columns)
             if values > VALUES + DENSITY * size:
                 raise SpoiltFile(f"{path}: it says that there are {values:,} values in its {size:,} bytes. {REMEDY}")
-            table = file.read(use_threads=False)
+            table = _spelt_out(file.read(use_threads=False))
             table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise SpoiltFile(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
+    return table
+
+
+def _spelt_out(table: "pa.Table") -> "pa.Table":
+    """A table in which each value stands by itself: of one that is written once for many rows little is seen."""
+    import pyarrow as pa
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(number, field.name, table.column(number).cast(field.type.value_type))
+        elif "dictionary<" in str(field.type):
+            raise ValueError(f"its column {field.name} has values that are written once for many, within others")
     return table
 
 
