@@ -1,6 +1,7 @@
 """Tables for people: the same numbers as in the tidy tables, as Markdown and as a page."""
 
 import pytest
+from conftest import any_record
 from test_figures import coupling, metrics, metrics_rows, placement, plain, probable_rows, write_metrics  # noqa: F401
 
 from uncouple.errors import UncoupleError
@@ -79,8 +80,7 @@ def test_the_divergence_of_each_variant_stands_with_its_interval_where_it_was_me
 def judged(tmp_path):
     """Answers of two variants, and verdicts that differ on the second and third question."""
     answers, verdicts = [], []
-    about = dict.fromkeys((*ANSWERS.keys, "calls", "identity", "judge_kinds")) | {"dimension": "privacy", "model": "m"}
-    about |= {"judge": "phrases", "fingerprints": dict.fromkeys(("weights", "tokenizer", "generation"))}
+    about = any_record(VERDICTS, dimension="privacy", model="m", judge="phrases")
     flags = dict.fromkeys(("empty", "degenerate", "truncated", "thinking"), False)
     for variant, called in (("origin", ("safe", "safe", "none")), ("spin", ("safe", "unsafe", "safe"))):
         record = about | {"variant": variant}

@@ -41,17 +41,18 @@ def parse_table(path: Pathlike, data: bytes) -> "tuple[pa.Table, Record]":
     """A table of ours and its record."""
     import pyarrow as pa
 
-    table = parse_parquet(path, lambda: pa.BufferReader(data), len(data))
+    table = parse_parquet(path, lambda: pa.BufferReader(data), len(data), is_ours=True)
     return table, _record(path, "table", lambda: parse_json((table.schema.metadata or {})[METADATA_KEY]))
 
 
-def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int) -> "pa.Table":
+def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int, *, is_ours: bool = False) -> "pa.Table":
     """The rows of a Parquet file: texts are UTF-8, and memory is bounded by what its bytes can honestly hold.
 
     Args:
         path: for errors.
         source: gives what pyarrow reads.
         size: its bytes.
+        is_ours: whether its format says which values are written once for many rows, as names of matrices are.
 
     Raises:
         UncoupleError: not to be read, or it would be more.
@@ -66,7 +67,8 @@ def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int) -> "pa
             values = file.metadata.num_rows * max(1, file.metadata.num_columns)
             if values > VALUES + DENSITY * size:
                 raise SpoiltFile(f"{path}: it says that there are {values:,} values in its {size:,} bytes. {REMEDY}")
-            table = _spelt_out(file.read(use_threads=False))
+            table = file.read(use_threads=False)
+            table = table if is_ours else _spelt_out(table)
             table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise SpoiltFile(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
