@@ -46,6 +46,9 @@ rule write_checkpoint:
         variant=one_of(EXPERIMENT.masked),
     conda:
         "../envs/tables.yaml"
+    resources:
+        mem_mb=growing(lambda wildcards, input: 4000),
+        runtime=growing(lambda wildcards, input: 60),
     params:
         code=code_of("apply"),
     shell:

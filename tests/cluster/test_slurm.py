@@ -46,7 +46,7 @@ def tiny(cluster, tmp_path_factory, model_folder, encoder):
     (folder / "orders").mkdir()
     # A judge learns of fewer replies: here it need not be good.
     for path in (folder / "resources/replies").iterdir():
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[::10]))
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[::9]))
     yield clone
     for driver in DRIVERS:
         driver.kill()
@@ -57,7 +57,7 @@ def start(clone, *targets):
     """Snakemake with the SLURM profile, whose log is the file `run`."""
     clone.write()
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflow/profiles/slurm", *QUICKLY]
-    command += ["--configfile", "experiment.yaml", *targets]
+    command += [*targets, "--configfile", "experiment.yaml"]
     environment = os.environ | told(clone.folder / "orders")
     with open(clone.folder / "run", "w") as file:
         DRIVERS.append(subprocess.Popen(command, cwd=clone.folder, env=environment, stdout=file, stderr=file))
@@ -91,10 +91,10 @@ def jobs(first=1):
 def ran(cluster, tiny):
     """A whole run, in which one job runs out of time, one out of memory, and one is cancelled."""
     orders = tiny.folder / "orders"
-    for name, words in {"wait-1": "train-judge", "hold": "score privacy 000:000", "wait-2": "--noise"}.items():
+    for name, words in {"wait-1": "apply", "hold": "score privacy 000:000", "wait-2": "--noise"}.items():
         (orders / name).write_text(words)
     # SLURM counts whole minutes.
-    tiny.edit("rules/evaluation.smk", "runtime=growing(lambda wildcards, input: 60)", "runtime=growing(lambda *_: 1)")
+    tiny.edit("rules/masks.smk", "runtime=growing(lambda wildcards, input: 60)", "runtime=growing(lambda *_: 1)")
     driver = start(tiny)
     until((orders / ".wait-2").exists)
     (asking,) = [job for job in jobs() if job["rule"].startswith("ask_variants") and job["JobState"] == "RUNNING"]
@@ -152,8 +152,8 @@ def test_two_groups_of_variants_ran_side_by_side_on_two_gpus(ran):
 
 def test_what_ran_out_or_was_cancelled_is_submitted_again_with_more_and_nothing_else_is(tiny, ran):
     ended = {job["rule"]: job for job in ran.jobs if job["JobState"] != "COMPLETED"}
-    assert ended.keys() == {"train_judge", "score_shard", ran.cancelled}
-    assert ended["train_judge"]["JobState"] == "TIMEOUT"
+    assert ended.keys() == {"write_checkpoint", "score_shard", ran.cancelled}
+    assert ended["write_checkpoint"]["JobState"] == "TIMEOUT"
     assert ended[ran.cancelled]["JobState"] == "CANCELLED"
     # What SLURM says of a job that it ended for its memory depends on how it watches: here it is in the job's own log.
     (log,) = (tiny.folder / "results/logs/slurm").rglob(f"{ended['score_shard']['JobId']}.log")
