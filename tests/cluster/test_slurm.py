@@ -181,25 +181,26 @@ def megabytes(memory):
 
 def test_after_a_killed_driver_only_what_is_missing_is_made(tiny, ran):
     """The steps are those of docs/cluster.md."""
-    tiny.config["variants"]["spin"]["n"] = 2
-    (tiny.folder / "orders/wait-3").write_text("score privacy-safe-n2 000:000")
-    before = 1 + max(int(job["JobId"]) for job in ran.jobs)
+    # A shard a set of samples: three jobs.
+    tiny.config["scoring"]["layers_per_shard"] = 2
+    (tiny.folder / "orders/wait-3").write_text("score privacy-safe 000:001")
+    before = len(ran.jobs)
     driver = start(tiny, "masks")
     log = tiny.folder / "run"
-    until(lambda: len(re.findall(r"Finished jobid: \d+ \(Rule: score_shard\)", log.read_text())) == 5)
+    until(lambda: len(re.findall(r"Finished jobid: \d+ \(Rule: score_shard\)", log.read_text())) == 2)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    (running,) = [job for job in jobs(before) if job["JobState"] == "RUNNING"]
+    (running,) = [job for job in jobs(before + 1) if job["JobState"] == "RUNNING"]
     run_id = re.search(r"SLURM run ID: (\S+)", log.read_text())[1]
     # Two at once would write the same files.
     status, log = end(tiny, start(tiny, "masks"))
     assert status == 1
     assert "cannot be locked" in log
     subprocess.run(["scancel", "--name", run_id], check=True)
-    until(lambda: [job for job in jobs(before) if job["JobId"] == running["JobId"] and job["JobState"] == "CANCELLED"])
+    until(lambda: any(job["JobState"] == "CANCELLED" for job in jobs(before + 1)))
     assert end(tiny, start(tiny, "--unlock"))[0] == 0
     status, log = end(tiny, start(tiny, "masks"))
     assert status == 0, log
-    (again,) = jobs(int(running["JobId"]) + 1)
+    (again,) = jobs(before + 3 + 1)
     assert again["Comment"] == running["Comment"]
     assert set(re.findall(r"(?m)^(?:local)?rule (\w+):$", log)) == {"score_shard", "make_mask", "masks"}
