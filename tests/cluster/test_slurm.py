@@ -18,9 +18,7 @@ from uncouple.records.formats import SCORE_SHARD
 pytestmark = pytest.mark.slurm
 # All that runs a model, and the copying of checkpoints. What else there is runs where Snakemake does.
 WITH_GPU = {"score_shard", "train_judge", "judge_answers", "tell_refusals"} | {
-    f"{stage}_{number}"
-    for stage in ("ask_variants", "measure_perplexity", "measure_ability", "measure_divergence", "measure_hsic")
-    for number in (1, 2)
+    f"{stage}_{number}" for stage in ("ask_variants", "measure_divergence", "measure_hsic") for number in (1, 2)
 }
 # One core, for two jobs share two. Real jobs take longer than the 40 s after which they are first looked for.
 QUICKLY = ["--cores", "1", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
@@ -39,10 +37,11 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(cluster, tmp_path_factory, model_folder, encoder):
-    """A clone whose variants are asked and measured in two groups."""
+    """A clone with what the default experiment measures, whose variants are asked and measured in two groups."""
     folder = tmp_path_factory.mktemp("clone")
     clone = Clone.make(folder, model_folder, encoder)
-    clone.config["evaluation"]["variants_per_job"] = 2
+    clone.config["evaluation"] |= {"variants_per_job": 2, "perplexity": None, "ability": None}
+    clone.config["scoring"]["layers_per_shard"] = 2
     (folder / "orders").mkdir()
     # A judge learns of fewer replies: here it need not be good.
     for path in (folder / "resources/replies").iterdir():
@@ -58,7 +57,8 @@ def start(clone, *targets):
     clone.write()
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflow/profiles/slurm", *QUICKLY]
     command += [*targets, "--configfile", "experiment.yaml"]
-    environment = os.environ | told(clone.folder / "orders")
+    # A cluster gives a job's threads their cores; here two jobs would take them from each other.
+    environment = os.environ | told(clone.folder / "orders") | {"OMP_NUM_THREADS": "1"}
     with open(clone.folder / "run", "w") as file:
         DRIVERS.append(subprocess.Popen(command, cwd=clone.folder, env=environment, stdout=file, stderr=file))
     return DRIVERS[-1]
@@ -91,7 +91,10 @@ def jobs(first=1):
 def ran(cluster, tiny):
     """A whole run, in which one job runs out of time, one out of memory, and one is cancelled."""
     orders = tiny.folder / "orders"
-    for name, words in {"wait-1": "apply", "hold": "score privacy 000:000", "wait-2": "--noise"}.items():
+    doings = {"wait-1": "apply", "hold": "score privacy", "wait-2": "--noise"}
+    # The divergences of two groups of variants, of which each waits for the other.
+    doings |= {"wait-3": "divergence random=", "wait-4": "divergence spin="}
+    for name, words in doings.items():
         (orders / name).write_text(words)
     # SLURM counts whole minutes.
     tiny.edit("rules/masks.smk", "runtime=growing(lambda wildcards, input: 60)", "runtime=growing(lambda *_: 1)")
@@ -101,6 +104,10 @@ def ran(cluster, tiny):
     subprocess.run(["scancel", asking["JobId"]], check=True)
     # Whoever writes the next experiment while this one runs changes nothing of it.
     (tiny.folder / "experiment.yaml").write_text("scoring: {keep: 0.04}")
+    until((orders / ".wait-3").exists)
+    until((orders / ".wait-4").exists)
+    (orders / ".wait-3").unlink()
+    (orders / ".wait-4").unlink()
     status, log = end(tiny, driver)
     assert status == 0, log
     assert {path.name for path in orders.iterdir()} == {".wait-1", ".wait-2", ".hold"}
@@ -123,7 +130,7 @@ def test_what_runs_a_model_is_a_job_that_sees_a_gpu_and_what_is_small_is_none(ti
         else:
             assert job["TresPerJob"] == "gres:gpu:1"
             assert ran.devices[job["JobId"]] in ("0", "1")
-    assert len([job for job in done if job["rule"] == "score_shard"]) == 6
+    assert len([job for job in done if job["rule"] == "score_shard"]) == 3
     # The steps that wrote these ran where Snakemake did.
     local = ("draw_samples", "fetch_model", "make_mask", "judge_without_model", "draw_figures", "write_tables")
     assert all(f"localrule {name}:" in ran.log for name in local)
@@ -181,13 +188,13 @@ def megabytes(memory):
 
 def test_after_a_killed_driver_only_what_is_missing_is_made(tiny, ran):
     """The steps are those of docs/cluster.md."""
-    # A shard a set of samples: three jobs.
-    tiny.config["scoring"]["layers_per_shard"] = 2
-    (tiny.folder / "orders/wait-3").write_text("score privacy-safe 000:001")
+    tiny.config["scoring"]["keep"] = 0.06
+    (tiny.folder / "orders/wait-5").write_text("score privacy-safe")
     before = len(ran.jobs)
     driver = start(tiny, "masks")
     log = tiny.folder / "run"
     until(lambda: len(re.findall(r"Finished jobid: \d+ \(Rule: score_shard\)", log.read_text())) == 2)
+    until((tiny.folder / "orders/.wait-5").exists)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     (running,) = [job for job in jobs(before + 1) if job["JobState"] == "RUNNING"]
