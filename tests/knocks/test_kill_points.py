@@ -106,7 +106,7 @@ def content(results):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.knocks
 def test_a_run_that_is_killed_at_every_point_ends_as_one_that_is_not(clone, tmp_path, monkeypatch):
     results = clone.folder / "results"
     expected = content(results)

@@ -13,7 +13,7 @@ from test_kill_points import content
 from uncouple.records import files
 from uncouple.records.files import read_any
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.knocks
 METRICS = "results/metrics/tiny"
 
 
