@@ -120,8 +120,8 @@ def test_a_wrong_file_is_refused_and_nothing_else_happens(folder, name):
     found = json.loads(done.stdout.splitlines()[-1])
     print(name, found)
     assert found["mb"] < MOST
-    # That most are found wrong says that it is the reader that is tried.
-    assert found["refused"] > count * (0 if name == "reply" else 0.1)
+    # That many are found wrong says that it is the reader that is tried. Any text is a reply.
+    assert name == "reply" or found["refused"] > count * 0.1
 
 
 def test_every_reader_has_valid_files(folder):
