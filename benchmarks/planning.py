@@ -28,9 +28,9 @@ from benchmarks.common import describe_machine, report
 from uncouple.evaluation.statistics import rate
 from uncouple.experiment.config import read_experiment
 from uncouple.experiment.paths import Paths
-from uncouple.models.fingerprints import RECORD_NAME, read_model_record
-from uncouple.records.files import read_table, write_table
-from uncouple.records.formats import COUPLING, METRICS, PLACEMENT
+from uncouple.models.fingerprints import read_model_record
+from uncouple.records.files import read_table, write_record, write_table
+from uncouple.records.formats import COUPLING, METRICS, MODEL, PLACEMENT
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("uncouple", "workflow", "rules", "envs", "resources", "experiments", "config.yaml")
@@ -116,20 +116,22 @@ def stand_in(folder, source):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     # A folder that its record does not describe would count as not made.
+    about = read_model_record(model)
     for record in map(folder.joinpath, paths.records()):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(model / RECORD_NAME, record)
-        for name, (size, _) in read_model_record(model)["files"].items():
+        # Each says where it belongs: of a model its name, of a checkpoint the variant too.
+        top, name, *variant, _ = record.relative_to(folder / experiment.results).parts
+        write_record(record, MODEL, about | {"name": name, "source": {"variant": variant[0] if variant else None}})
+        for name, (size, _) in about["files"].items():
             (record.parent / name).parent.mkdir(exist_ok=True)
             with open(record.parent / name, "wb") as file:
                 file.truncate(size)
     for judge in experiment.trained:
         for name in [*experiment.dimensions, "refusal"]:
             shutil.copy(source / f"judges/embedding/{name}.json", folder / paths.trained_judge(judge, name))
-    metrics, about = read_table(source / f"metrics/{model.name}/metrics.parquet", METRICS)
+    metrics, told = read_table(source / f"metrics/{model.name}/metrics.parquet", METRICS)
     for name in experiment.models:
         rows = rows_of(metrics, name, experiment.variants, experiment.evaluation.ability.files())
-        write_table(rows, folder / paths.metrics("metrics", name), METRICS, about)
+        write_table(rows, folder / paths.metrics("metrics", name), METRICS, told | {"measured": "metrics"})
         for form in (PLACEMENT, COUPLING):
             table, made = read_table(source / f"metrics/{model.name}/{form.kind}.parquet", form)
             rows = [row | {"model": name} for row in table.to_pylist()]
