@@ -32,7 +32,8 @@ def end_of(path, lines=3):
     return [line for line in text.splitlines() if line.strip()][-lines:]
 
 
-onerror:
+def tell_failures(log):
+    """Say on standard error which steps of a run failed, from the paths of its logs."""
     steps = failed_steps("".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in log))
     print(
         f"\nSteps that failed: {len(steps)}. What is done is kept; the next run makes what is missing.",
