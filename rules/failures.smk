@@ -7,8 +7,8 @@ def failed_steps(text):
     another attempt."""
     failed, step = {}, None
     for line in text.splitlines():
-        if found := re.match(r"Error in rule (\w+):", line):
-            step = {"rule": found[1], "message": "", "log": ""}
+        if found := re.match(r"Error in \w+ (\w+):", line):
+            step = {"name": found[1], "message": "", "log": ""}
         elif found := re.match(r"Finished jobid: (\d+)", line):
             failed.pop(found[1], None)
         elif not line.startswith("    "):
@@ -19,7 +19,7 @@ def failed_steps(text):
             if found[1] == "jobid":
                 failed[found[2]] = step
     return [
-        (step["rule"], step["message"], step["log"].partition(" (check log")[0].split(", ")) for step in failed.values()
+        (step["name"], step["message"], step["log"].partition(" (check log")[0].split(", ")) for step in failed.values()
     ]
 
 
