@@ -129,7 +129,7 @@ def test_every_verb_tells_a_fault_in_the_same_way(verb, monkeypatch, capsys):
         raise UncoupleError("x.csv: broken. Mend it.")
 
     parser = commands.argparse.ArgumentParser()
-    parser.set_defaults(verb=verb)
+    parser.set_defaults(verb=verb, json_log=None)
     monkeypatch.setattr(commands, "build_parser", lambda _: parser)
     monkeypatch.setattr(commands.command(verb), "run", fail)
     assert main([]) == 1

@@ -21,6 +21,7 @@ from uncouple.evaluation.judges.judge import judge_answers
 from uncouple.evaluation.judges.phrases import Phrases
 from uncouple.evaluation.judges.training import train_judge
 from uncouple.experiment.sweeps import Sweep, write_sweeps
+from uncouple.experiment.times import measure_times
 from uncouple.models import fingerprints as records
 from uncouple.models.fetch import fetch_model
 from uncouple.models.fingerprints import HASHES_NAME
@@ -68,6 +69,7 @@ def run(tmp_path_factory, model_folder, encoder):
     judge_answers([folder / "a.answers"], folder / "v.verdicts", Phrases(), {"phrases": {None: phrases}})
     measure_awareness([folder / "v.verdicts"], folder / "m.metrics", min_judged=0)
     measure_placement([folder / "m.mask"], folder / "p.placement")
+    measure_times([("score", str(folder / "none.tsv"))], folder / "w.times", model="m")
     write_sweeps([Sweep("n", "", {"a": 1, "b": 2})], folder / "s.sweeps")
     options = Tuning(method="reft", epochs=1, batch_size=64)
     tune_model(base, [folder / "privacy.samples"], folder / "tuned", options, device="cpu")
