@@ -2,7 +2,6 @@
 import atexit
 import csv
 import functools
-import hashlib
 import json
 import os
 import re
@@ -22,10 +21,13 @@ from uncouple.evaluation.options import ALARMING, Asking, Comparing, GENERAL, Or
 from uncouple.experiment.config import load
 from uncouple.experiment.options import Dimension, RESERVED
 from uncouple.experiment.paths import Paths
+from uncouple.experiment.status import tail
 from uncouple.experiment.sweeps import value_text
 from uncouple.models.fingerprints import OTHER_PATTERNS, PICKLED, RECORD_NAME, content_fingerprint, missing_files
 from uncouple.models.places import Base, Place, Placed, Running
 from uncouple.options import Scalar, to_flags, with_files
+from uncouple.progress import say
+from uncouple.records.files import digest
 from uncouple.records.fingerprint import fingerprint
 from uncouple.records.layout import WORKFLOW_RESULTS
 from uncouple.records.plan import tell_plan, told_plan
@@ -48,8 +50,7 @@ def from_root(path):
 
 def rules_digest():
     """Digest of what the rules say."""
-    paths = sorted(ROOT.glob("rules/*.smk"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    return digest(*(path.read_bytes() for path in sorted(ROOT.glob("rules/*.smk"))))
 
 
 # A cluster's job reads this anew, perhaps days later. It runs with the config and the rules that its run was planned with,

@@ -67,8 +67,8 @@ rule train_judge:
     threads: threads_of_gpu_job
     resources:
         gpu=1,
-        mem_mb=growing(lambda wildcards, input: 4000),
-        runtime=growing(lambda wildcards, input: 60),
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         options=lambda wildcards: flags(replies=PATHS.replies() or None, test=PATHS.tests() or None),
         output=lambda wildcards: flags(output=PATHS.trained_judge(wildcards.judge)),
@@ -104,7 +104,7 @@ rule judge_answers:
         store=STORE,
         gpu=1,
         mem_mb=judge_memory_mb,
-        runtime=growing(lambda wildcards, input: 240),
+        runtime=growing(240),
     params:
         options=judge_flags,
         output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=wildcards.judge)),

@@ -26,21 +26,17 @@ def failed_steps(text):
 def end_of(path, lines=3):
     """The last lines of a log; nothing of one that is empty or was never begun."""
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        return [line for line in tail(Path(path)).splitlines() if line.strip()][-lines:]
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-lines:]
 
 
 def tell_failures(log):
-    """Say on standard error which steps of a run failed, from the paths of its logs."""
+    """Say which steps of a run failed, from the paths of its logs."""
     steps = failed_steps("".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in log))
-    print(
-        f"\nSteps that failed: {len(steps)}. What is done is kept; the next run makes what is missing.",
-        file=sys.stderr,
-    )
+    say(f"\nSteps that failed: {len(steps)}. What is done is kept; the next run makes what is missing.")
     for name, message, logs in steps:
-        said = "" if message == "None" else f": {message.partition('For further')[0]}"
-        print(f"- {name}{said}", file=sys.stderr)
-        for path in filter(end_of, logs):
-            print(f"  {path} ends:", *end_of(path), sep="\n    ", file=sys.stderr)
+        say(f"- {name}" if message == "None" else f"- {name}: {message.partition('For further')[0]}")
+        for path in logs:
+            if lines := end_of(path):
+                say("\n    ".join([f"  {path} ends:", *lines]))

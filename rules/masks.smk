@@ -47,8 +47,8 @@ rule write_checkpoint:
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=growing(lambda wildcards, input: 4000),
-        runtime=growing(lambda wildcards, input: 60),
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code_of("apply"),
     shell:

@@ -2,18 +2,22 @@
 import math
 
 
-def gpus_of_model(wildcards):
-    """One; or all of --resources gpu=N where the model is spread over them, so that no other job has one meanwhile."""
+def gpus_given():
+    """N of --resources gpu=N; 0 where that is not said."""
     gpus = workflow.global_resources.get("gpu")
-    return gpus.value if EXPERIMENT.models[wildcards.model].device == "all" and gpus and gpus.value else 1
+    return gpus.value or 0 if gpus else 0
+
+
+def gpus_of_model(wildcards):
+    """One; or all that are given where the model is spread over them, so that no other job has one meanwhile."""
+    return EXPERIMENT.models[wildcards.model].device == "all" and gpus_given() or 1
 
 
 def threads_of_gpu_job(wildcards):
     """All cores, or this job's share of them where --resources gpu=N lets N such jobs run side by side on this machine. A
     cluster's job has its cores to itself, and must say the same where it runs, where it is not told of N."""
-    gpus = workflow.global_resources.get("gpu")
-    is_shared = gpus and gpus.value and workflow.is_main_process and workflow.local_exec
-    return max(1, workflow.cores // gpus.value) if is_shared else workflow.cores
+    is_shared = gpus_given() and workflow.is_main_process and workflow.local_exec
+    return max(1, workflow.cores // gpus_given()) if is_shared else workflow.cores
 
 
 def weights_mb(record):
@@ -22,9 +26,9 @@ def weights_mb(record):
 
 
 def growing(ask):
-    """A resource of a job, as a function of its wildcards and inputs, that doubles with each attempt: what a job that is
-    submitted again ran out of may have been this."""
-    return lambda wildcards, input, attempt: ask(wildcards, input) * 2 ** (attempt - 1)
+    """A resource of a job, a number or a function of its wildcards and inputs, that doubles with each attempt: what a job
+    that is submitted again ran out of may have been this."""
+    return lambda wildcards, input, attempt: (ask(wildcards, input) if callable(ask) else ask) * 2 ** (attempt - 1)
 
 
 def minutes(each, count=1):

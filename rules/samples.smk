@@ -45,7 +45,7 @@ rule draw_ordinary:
         "../envs/tables.yaml"
     params:
         source=flags(EXPERIMENT.general),
-        content=content_of(EXPERIMENT.general.path),
+        content=lambda wildcards: content_of(EXPERIMENT.general.path),
         draw=flags(n=EVALUATION.ordinary.n, seed=EVALUATION.ordinary.seed),
         apart=flags(apart=[f"{n}:{seed}" for n, seed in EXPERIMENT.general_draws] or None),
         code=code_of("samples"),

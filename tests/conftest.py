@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,13 @@ def any_record(form, **about):
         values = ("x", 0, None, {}, [], [0, 0], ["x", "x"], [[], []])
         inner[last] = next(value for value in values if key_fault(form.kind, key, value) is None)
     return record | about
+
+
+def skip_without_small_disks(folder):
+    """Skip a test where no disk of its own can be mounted at a folder."""
+    mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$1"', "sh", folder]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
 
 
 def relative_error(found, truth):

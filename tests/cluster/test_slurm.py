@@ -97,7 +97,7 @@ def ran(cluster, tiny):
     for name, words in doings.items():
         (orders / name).write_text(words)
     # SLURM counts whole minutes.
-    tiny.edit("rules/masks.smk", "runtime=growing(lambda wildcards, input: 60)", "runtime=growing(lambda *_: 1)")
+    tiny.edit("rules/masks.smk", "runtime=growing(60)", "runtime=growing(1)")
     driver = start(tiny)
     until((orders / ".wait-2").exists)
     (asking,) = [job for job in jobs() if job["rule"].startswith("ask_variants") and job["JobState"] == "RUNNING"]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, skip_without_small_disks
 from records.whole import PHRASES
 
 HERE = Path(__file__).parent
@@ -57,10 +57,7 @@ def told(whole, model_folder, encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("disk")
     disk, stages = folder / "disk", folder / "stages.json"
     disk.mkdir()
-    if subprocess.run(
-        ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$1"', "sh", disk], capture_output=True
-    ).returncode:
-        pytest.skip("a small disk cannot be mounted here")
+    skip_without_small_disks(disk)
     rows = [{"prompt": f"Why {i}?", "response": f"Sure, {i}." * (1 + i % 3)} for i in range(12)]
     (folder / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Source(path=str(folder / "judged.jsonl"))

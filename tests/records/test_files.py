@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, skip_without_small_disks
 
 from uncouple.errors import UncoupleError
 from uncouple.records.files import FOLDER_MARKER, atomic_folder, atomic_path, check_apart, read_json, write_json
@@ -282,9 +282,7 @@ def test_content_that_does_not_reach_the_disk_takes_no_name(tmp_path, monkeypatc
 def in_small_disk(folder, script):
     """Run a script with a disk of 256 KiB at `folder`, which only that script sees; give what it prints as JSON."""
     mount = 'mount -t tmpfs -o size=256k tmpfs "$1" && exec "$2" -c "$3" "$1"'
-    can = subprocess.run(["unshare", "-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$1"', "sh", folder], capture_output=True)
-    if can.returncode:
-        pytest.skip("a small disk cannot be mounted here")
+    skip_without_small_disks(folder)
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", mount, "sh", folder, sys.executable, script],
         capture_output=True,

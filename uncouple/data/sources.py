@@ -260,7 +260,7 @@ def _object(path: Path, number: int, pairs: Sequence[tuple[str, Any]]) -> dict[s
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    table = parse_parquet(path, lambda: path, path.stat().st_size)
+    table = parse_parquet(path, path, path.stat().st_size)
     _check_columns(path, table.column_names)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows

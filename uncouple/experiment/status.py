@@ -156,7 +156,8 @@ def _job(rule: str, wildcards: str, planned: dict[str, str] | None, slurm: Path,
     logs += sorted(slurm.glob(f"rule_{rule}/{'_'.join(values.values())}/*.log"), key=lambda log: log.stat().st_mtime)[
         -1:
     ]
-    return Job(rule, values, *_unmade([log for log in logs if log.is_file()], planned.get("benchmark"), lock))
+    state, log, said = _unmade([log for log in logs if log.is_file()], planned.get("benchmark"), lock)
+    return Job(rule, values, state, log=log, said=said)
 
 
 def _told(reason: str) -> Iterator[str]:
@@ -172,8 +173,8 @@ def _told(reason: str) -> Iterator[str]:
             yield "its options have changed"
 
 
-def _unmade(logs: list[Path], benchmark: str | None, lock: float | None) -> tuple[str, tuple[str, ...], str, str]:
-    """What became of a job whose outputs are not there: state, (), log and the last line of it.
+def _unmade(logs: list[Path], benchmark: str | None, lock: float | None) -> tuple[str, str, str]:
+    """What became of a job whose outputs are not there: state, log and the last line of it.
 
     A step of which no benchmark was written, or an older one, was killed, if it began; of others the log alone tells.
 
@@ -183,20 +184,20 @@ def _unmade(logs: list[Path], benchmark: str | None, lock: float | None) -> tupl
     """
     for log in logs:
         if found := _fault(log):
-            return FAILED, (), str(log), found
+            return FAILED, str(log), found
     if not logs:
-        return MISSING, (), "", ""
+        return MISSING, "", ""
     log, begun = logs[0], logs[0].stat().st_mtime
-    said = harmless(_tail(log).strip().rpartition("\n")[2])
+    said = harmless(tail(log).strip().rpartition("\n")[2])
     if lock is not None and begun >= lock:
-        return RUNNING, (), str(log), said
+        return RUNNING, str(log), said
     killed = benchmark and not (Path(benchmark).is_file() and Path(benchmark).stat().st_mtime >= begun)
-    return (FAILED, (), str(log), said) if killed else (MISSING, (), "", "")
+    return (FAILED, str(log), said) if killed else (MISSING, "", "")
 
 
 def _fault(log: Path) -> str:
     """The line of a log that says why its step failed; empty where none does."""
-    text = _tail(log)
+    text = tail(log)
     if not (found := FATAL.search(text)):
         return ""
     lines = [line for line in text[found.start() :].splitlines() if line.strip()]
@@ -204,7 +205,8 @@ def _fault(log: Path) -> str:
     return harmless(lines[-1] if lines[0].startswith("Traceback") else lines[0])
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """The end of a log, where what a bar wrote over itself is lines."""
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL))
         return file.read().decode(errors="replace").replace("\r", "\n")

@@ -16,14 +16,13 @@ from uncouple.errors import SpoiltFile, UncoupleError
 from uncouple.records.fingerprint import fingerprint
 from uncouple.records.formats import FORMATS, Format, Record
 from uncouple.records.layout import misplaced, parts_in_workflow
-from uncouple.records.parsing import METADATA_KEY, parse_header, parse_json, parse_record, parse_table
+from uncouple.records.parsing import METADATA_KEY, Pathlike, parse_header, parse_json, parse_record, parse_table
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-Pathlike = str | os.PathLike[str]
 # In each folder that a step makes and may make again.
 FOLDER_MARKER = ".made-by-uncouple"
 OUR_FAULT = "Nothing was written: this is a fault of Uncouple, please report it."

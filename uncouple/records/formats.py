@@ -80,7 +80,7 @@ class Format:
         if missing := [key for key in self.keys if not _has(record, key)]:
             yield f"its record does not say {', '.join(missing)}"
         for key in self.keys:
-            if key not in missing and (fault := key_fault(self.kind, key, _at(record, key))):
+            if key not in missing and (fault := key_fault(self.kind, key, value_at(record, key))):
                 yield fault
 
     def shape_faults(self, table: "pa.Table", record: Record) -> Iterator[str]:
@@ -116,7 +116,8 @@ def _has(record: Any, key: str) -> bool:
     return True
 
 
-def _at(record: Any, key: str) -> Any:
+def value_at(record: Any, key: str) -> Any:
+    """What a record says under a key; a dot reaches into an object."""
     for part in key.split("."):
         record = record[part]
     return record

@@ -41,16 +41,16 @@ def parse_table(path: Pathlike, data: bytes) -> "tuple[pa.Table, Record]":
     """A table of ours and its record."""
     import pyarrow as pa
 
-    table = parse_parquet(path, lambda: pa.BufferReader(data), len(data), is_ours=True)
+    table = parse_parquet(path, pa.BufferReader(data), len(data), is_ours=True)
     return table, _record(path, "table", lambda: parse_json((table.schema.metadata or {})[METADATA_KEY]))
 
 
-def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int, *, is_ours: bool = False) -> "pa.Table":
+def parse_parquet(path: Pathlike, source: Any, size: int, *, is_ours: bool = False) -> "pa.Table":
     """The rows of a Parquet file: texts are UTF-8, and memory is bounded by what its bytes can honestly hold.
 
     Args:
         path: for errors.
-        source: gives what pyarrow reads.
+        source: what pyarrow reads.
         size: its bytes.
         is_ours: whether its format says which values are written once for many rows, as names of matrices are.
 
@@ -62,7 +62,7 @@ def parse_parquet(path: Pathlike, source: "Callable[[], Any]", size: int, *, is_
 
     try:
         with bounded(str(path), ROOM + GROWTH * size):
-            file = pq.ParquetFile(source())
+            file = pq.ParquetFile(source)
             # What a column says of itself is not asked for: pyarrow ends the process where it is wrong.
             values = file.metadata.num_rows * max(1, file.metadata.num_columns)
             if values > VALUES + DENSITY * size:

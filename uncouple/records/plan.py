@@ -5,13 +5,13 @@ taken back later, the file of the edited code would count as one of the first.
 """
 
 import base64
-import hashlib
 import json
 import os
 import zlib
 from typing import Any
 
 from uncouple.errors import UncoupleError
+from uncouple.records.files import digest
 from uncouple.records.fingerprint import PACKAGE, fingerprint
 
 # Holds a plan, packed: a system takes no more than 128 kB there.
@@ -59,4 +59,4 @@ def _stamp() -> str:
     """Of sizes and dates of the package's files. While it is the same no code is read: that takes most of a second."""
     found = [(path, path.stat()) for path in sorted(PACKAGE.rglob("*.py"))]
     told = [f"{path.relative_to(PACKAGE)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return digest(*told)

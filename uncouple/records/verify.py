@@ -21,6 +21,7 @@ from uncouple.records.formats import (
     VERDICTS,
     Format,
     Record,
+    value_at,
 )
 from uncouple.records.layout import TOPS, misplaced
 from uncouple.records.sealed import REMEDY
@@ -160,16 +161,7 @@ class Relation:
 def _of(*keys: str) -> Callable[[Found], Any]:
     """A function of a `Found` to some of what its record says; a dot reaches into an object."""
 
-    def find(found: Found) -> tuple[Any, ...]:
-        values = []
-        for key in keys:
-            value = found.record
-            for part in key.split("."):
-                value = value[part]
-            values.append(value)
-        return tuple(values)
-
-    return find
+    return lambda found: tuple(value_at(found.record, key) for key in keys)
 
 
 _ASKED = ("fingerprints", *MACHINE_KEYS, *ASKING_KEYS, "noise")
