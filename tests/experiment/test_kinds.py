@@ -23,6 +23,7 @@ OTHERWISE = {
     ("causal", "evaluation/ability.py"),
     # Verbs.
     ("tune", "commands/__init__.py"),
+    ("tune", "experiment/paths.py"),
     ("tune", "tuning/trainer.py"),
     # The model that variants are compared with.
     ("origin", "commands/divergence.py"),
@@ -214,9 +215,10 @@ from uncouple.records.formats import ANSWERS, ASKING_KEYS, MACHINE_KEYS, VERDICT
 from uncouple.commands import main
 rows = [{"id": str(i), "dimension": "d", "question": "q", "answer": a, "tokens": 1, "truncated": False}
         for i, a in enumerate(["one two", "one two three"])]
-keys = ["model", "variant", "base", "mask", "adapter", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
+keys = ["model", "variant", "base", *MACHINE_KEYS, *ASKING_KEYS, "noise"]
 prints = dict.fromkeys(("weights", "tokenizer", "generation"), "x")
 record = dict.fromkeys(keys, "x") | {"dimension": "d", "fingerprints": prints}
+record |= {"mask": None, "adapter": None, "max_new_tokens": 9}
 write_table(rows, "answers.parquet", ANSWERS, record)
 flags = ["answers.parquet", "--judge", "length", "--most-words", "2", "--output", "v.parquet"]
 assert main(["judge", *flags]) == 0

@@ -100,8 +100,8 @@ def test_examples_are_answers_whose_verdicts_differ(judged, tmp_path):
     lines = (tmp_path / "e.md").read_text().splitlines()
     assert lines[0] == "### privacy, judge phrases: origin and spin, 2 of 3 verdicts differ"
     assert [line for line in lines if "?" in line] == [
-        f"| question {i}? | [{before}] &lt;b&gt;origin&#124;{i}<br>&lt;/b&gt; "
-        f"| [{after}] &lt;b&gt;spin&#124;{i}<br>&lt;/b&gt; |"
+        f"| question {i}? | &#91;{before}] &lt;b&gt;origin&#124;{i}<br>&lt;/b&gt; "
+        f"| &#91;{after}] &lt;b&gt;spin&#124;{i}<br>&lt;/b&gt; |"
         for i, before, after in ((1, "safe", "unsafe"), (2, "none", "safe"))
     ]
     page = (tmp_path / "e.html").read_text()

@@ -20,7 +20,11 @@ def write_mask(path, taken, shapes, variant):
             "rank_general": pa.nulls(len(rows), pa.int64()),
         }
     )
-    record = RECORD | {"variant": variant, "model": {"name": "base", "fingerprint": "f"}, "scores": {}}
+    record = RECORD | {
+        "variant": variant,
+        "model": {"name": "base", "fingerprint": "f"},
+        "scores": {"d": {"samples": {}}},
+    }
     write_table(table, path, MASK, record | {"shapes": shapes})
     return path
 
