@@ -10,6 +10,7 @@ from conftest import ROOT
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
+from uncouple.evaluation.judges import classifier
 from uncouple.evaluation.judges.classifier import (
     embedding_judge,
     encoder_record,
@@ -217,6 +218,23 @@ def test_a_judge_is_used_with_its_own_encoder_alone(encoder, toy, encoder_copy, 
         UncoupleError, match=rf"judge.json: trained with another encoder \(.*{ours}\).*copy \(.*{theirs}"
     ):
         embedding_judge(tmp_path / "judge.json", encoder_copy)
+
+
+def test_a_table_is_read_in_the_same_batches_whatever_was_judged_before(encoder, toy, tmp_path, monkeypatch):
+    """As a job does that goes on where it was broken off: in other batches the last bits would be others."""
+    train_judge(toy, encoder, tmp_path / "judge.json")
+    read = []
+
+    def reading(texts, *arguments, **options):
+        read.append(texts)
+        return mean_states(texts, *arguments, **options)
+
+    monkeypatch.setattr(classifier, "mean_states", reading)
+    first, again = (embedding_judge(tmp_path / "judge.json", encoder) for _ in range(2))
+    first(["Who?", "Where?"], ["No.", "Here."])
+    table = (["Who?", "Where?"], ["Here.", "At home."])
+    assert first(*table) == again(*table)
+    assert read[1] == read[2] == ["Who?", "Where?", "Here.", "At home."]
 
 
 @pytest.mark.parametrize(

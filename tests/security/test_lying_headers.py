@@ -172,6 +172,25 @@ def test_a_lie_in_gguf_is_told(field, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("llama.block_count", 2**31, "2,147,483,648 layers in 12 tensors"),
+        ("llama.block_count", 2, r"its config is of a model of 5,\d{3} weights, and it holds 4,\d{3}"),
+        ("llama.feed_forward_length", 2**25, r"its config is of a model of 805,\d{3},\d{3} weights"),
+    ],
+)
+def test_a_model_that_its_gguf_does_not_hold_is_refused(key, value, said, tmp_path):
+    """The rest would be drawn at random."""
+    data = bytearray(write_gguf(tmp_path / "a.gguf").read_bytes())
+    place = data.find(key.encode()) + len(key) + 4
+    data[place : place + 4] = value.to_bytes(4, "little")
+    (tmp_path / "a.gguf").write_bytes(data)
+    with pytest.raises(UncoupleError, match=said):
+        gguf.convert_gguf(tmp_path, "a.gguf", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_what_a_block_takes_is_bounded():
     with pytest.raises(UncoupleError, match="x: it takes more than 100 MB of memory"), bounded("x", 10**8):
         bytearray(2 * 10**8)

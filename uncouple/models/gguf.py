@@ -20,10 +20,13 @@ TEXT, LIST = 8, 9
 MOST_DIMENSIONS = 4
 
 
-def check_gguf(path: Path) -> None:
+def check_gguf(path: Path) -> tuple[int, int]:
     """That the header of a GGUF file promises no more than the file can hold.
 
     The libraries that read it believe its lengths: a list of 2^60 numbers is begun and never ended.
+
+    Returns:
+        how many tensors and how many weights there are.
 
     Raises:
         UncoupleError: not GGUF, or a header that lies.
@@ -32,7 +35,7 @@ def check_gguf(path: Path) -> None:
     """
     try:
         with open(path, "rb") as file:
-            _Header(file, path.stat().st_size).walk()
+            return _Header(file, path.stat().st_size).walk()
     except ValueError as error:
         raise UncoupleError(f"{path.name}: not a GGUF model that can be read ({error}). Do not use it.") from None
 
@@ -43,7 +46,7 @@ class _Header:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
 
-    def walk(self) -> None:
+    def walk(self) -> tuple[int, int]:
         if self.file.read(4) != b"GGUF" or self.number(4) not in (2, 3):
             raise ValueError("it does not begin as version 2 or 3 does")
         tensors, keys = self.number(8), self.number(8)
@@ -61,6 +64,7 @@ class _Header:
         # No quantisation is below a bit a weight.
         if weights > 8 * self.size:
             raise ValueError(f"{weights:,} weights in {self.size:,} bytes")
+        return tensors, weights
 
     def number(self, length: int) -> int:
         data = self.file.read(length)
@@ -95,10 +99,10 @@ def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:
         UncoupleError: it cannot be read.
     """
     path = Path(folder) / name
-    check_gguf(path)
+    held = check_gguf(path)
     with bounded(name, ROOM + GROWTH * path.stat().st_size, SECONDS):
         try:
-            _convert(folder, name, output)
+            _convert(folder, name, output, *held)
         except MemoryError:
             raise
         # What a broken file makes the libraries raise has no class in common.
@@ -106,13 +110,21 @@ def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:
             raise UncoupleError(f"{name}: not a GGUF model that can be read ({error!r}). Do not use it.") from error
 
 
-def _convert(folder: str | Path, name: str, output: str | Path) -> None:
+def _convert(folder: str | Path, name: str, output: str | Path, tensors: int, weights: int) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
     say(f"fetch: dequantising {name} to float32 safetensors")
     from_file = {"gguf_file": name, "trust_remote_code": False}
+    # What the file does not hold would be drawn at random, in as much memory as its config asks for.
+    config = AutoConfig.from_pretrained(folder, **from_file)
+    if config.num_hidden_layers > tensors:
+        raise ValueError(f"{config.num_hidden_layers:,} layers in {tensors:,} tensors")
+    with torch.device("meta"):
+        needed = AutoModelForCausalLM.from_config(config).num_parameters()
+    if needed > weights:
+        raise ValueError(f"its config is of a model of {needed:,} weights, and it holds {weights:,}")
     tokenizer = AutoTokenizer.from_pretrained(folder, clean_up_tokenization_spaces=False, **from_file)
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **from_file)
     # It would close up spaces before punctuation that the model wrote.

@@ -57,11 +57,11 @@ def embedding_judge(
             "Train it again with this one, or give that one."
         )
 
-    known: dict[str, Floats] = {}
-
     def call(questions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        if texts := [text for text in dict.fromkeys([*questions, *answers]) if text not in known]:
-            known.update(zip(texts, mean_states(texts, encoder, device=device, batch_size=batch_size), strict=True))
+        # What was read for another table is read again. In other batches a text's numbers are others in their last
+        # bits, and a job that was broken off has not read the same when it goes on.
+        texts = list(dict.fromkeys([*questions, *answers]))
+        known = dict(zip(texts, mean_states(texts, encoder, device=device, batch_size=batch_size), strict=True))
         asked, said = (np.array([known[text] for text in texts]) for texts in (questions, answers))
         centres = [np.array(centre) for centre in judge["centres"]]
         fits = all(len(centre) == asked.shape[-1] for centre in centres)
