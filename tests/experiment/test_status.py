@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT
 
-from uncouple.errors import UncoupleError
+from uncouple.errors import UncoupleError, shown
 from uncouple.experiment import status
 from uncouple.experiment.config import read_experiment
 
@@ -107,13 +107,13 @@ def test_what_is_lost_is_missing_and_what_was_killed_failed(clone):
     }
     said = {job["log"]: job["said"] for job in jobs if job["state"] == "failed"}
     assert said == {
-        str(logs[0].relative_to(clone.folder)): "score: 20 of [2J 30 tokens (66%)",
+        str(logs[0].relative_to(clone.folder)): "score: 20 of\x1b[2J 30 tokens (66%)",
         str(slurm.relative_to(clone.folder)): "slurmstepd: error: *** JOB 7 CANCELLED DUE TO TIME LIMIT ***",
     }
     told = tell(clone)
     assert line_of(told, "tiny", "scores") == "4 done, 2 failed"
     assert line_of(told, "tiny", "masks") == "1 stale (an input is made again), 1 missing"
-    assert all(f"  {log}\n    {line}\n" in told for log, line in said.items())
+    assert all(f"  {log}\n    {shown(line)}\n" in told for log, line in said.items())
 
 
 def test_what_failed_says_its_fault_and_what_runs_what_it_does(clone):

@@ -60,7 +60,8 @@ FATAL = re.compile(
     r"|slurmstepd: error: |.*: command not found)",
     re.M,
 )
-TAIL = 16_384
+# Bytes of a log that are read, and characters of a line that are told.
+TAIL, LONGEST = 16_384, 500
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _plan(path: str | None, flags: Iterable[str]) -> str:
     output = done.stdout + "\n" + done.stderr
     if done.returncode:
         last = [line for line in output.splitlines() if line.strip()][-4:]
-        raise UncoupleError("Snakemake cannot plan it:\n" + "\n".join(f"  {harmless(line)}" for line in last))
+        raise UncoupleError("Snakemake cannot plan it:\n" + "\n".join(f"  {line}" for line in last))
     return output
 
 
@@ -188,7 +189,7 @@ def _unmade(logs: list[Path], benchmark: str | None, lock: float | None) -> tupl
     if not logs:
         return MISSING, "", ""
     log, begun = logs[0], logs[0].stat().st_mtime
-    said = harmless(tail(log).strip().rpartition("\n")[2])
+    said = tail(log).strip().rpartition("\n")[2][:LONGEST]
     if lock is not None and begun >= lock:
         return RUNNING, str(log), said
     killed = benchmark and not (Path(benchmark).is_file() and Path(benchmark).stat().st_mtime >= begun)
@@ -202,7 +203,7 @@ def _fault(log: Path) -> str:
         return ""
     lines = [line for line in text[found.start() :].splitlines() if line.strip()]
     # A traceback ends with what went wrong, and a fault of the user's begins with it.
-    return harmless(lines[-1] if lines[0].startswith("Traceback") else lines[0])
+    return (lines[-1] if lines[0].startswith("Traceback") else lines[0])[:LONGEST]
 
 
 def tail(log: Path) -> str:
@@ -215,11 +216,6 @@ def tail(log: Path) -> str:
 def _lock_time() -> float:
     """When the run began that goes on in the working directory."""
     return max((path.stat().st_mtime for path in Path(".snakemake/locks").glob("*")), default=0.0)
-
-
-def harmless(text: str) -> str:
-    """A text of anybody's in one line, of which a terminal shows every character and obeys none."""
-    return "".join(c if c.isprintable() else " " for c in text)[:500]
 
 
 def status_table(jobs: Iterable[Job], models: Iterable[str]) -> list[str]:
