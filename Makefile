@@ -23,7 +23,7 @@ test: $(VENV)/test.ready
 test-slurm: $(VENV)/test.ready
 	$(BIN)/python -m pytest -n0 -m slurm
 
-# The workflow killed at thirty points, and its results spoilt. Not all of it passes yet, and CI does not run it.
+# The workflow killed at thirty points, its results spoilt, two runs of it in one folder, and clocks that differ.
 test-knocks: $(VENV)/test.ready
 	$(BIN)/python -m pytest -n0 -m knocks
 

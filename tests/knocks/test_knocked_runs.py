@@ -38,36 +38,42 @@ def swap(path, other):
     other.write_bytes(aside)
 
 
-def test_what_is_spoilt_is_made_again_by_the_next_run(clone):
-    """A shard, samples, a judge, answers, metrics and entries of the store, each read by another step."""
-    folder, results = clone.folder, clone.folder / "results"
+def spoil_store(results):
+    """Two of its verdicts are each other's, a third is not as it was written. None is named: they are judged again."""
+    one, two, three = sorted((results / "store/verdicts").iterdir())[:3]
+    swap(one, two)
+    flip(three)
+
+
+HSIC, VERDICTS = "metrics/tiny/hsic/spin/fairness-privacy.parquet", "verdicts/tiny/random/privacy.embedding.parquet"
+ANSWERS = [f"answers/tiny/{name}/fairness.parquet" for name in ("random", "spin")]
+PARTS = [f"metrics/tiny/{name}/spin.parquet" for name in ("perplexity", "divergence")]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names", "reader"),
+    [
+        (flip, ["scores/tiny/origin/privacy-safe-n3-seed0/layers-000-000.parquet"], "masks/tiny/random.parquet"),
+        (make_old, ["samples/fairness-safe-n4-seed0.parquet"], HSIC),
+        (cut, ["judges/embedding/privacy.json"], VERDICTS),
+        (swap, ANSWERS, "metrics/tiny/language.parquet"),
+        (swap, PARTS, "metrics/tiny/metrics.parquet"),
+    ],
+    ids=["shard", "samples", "judge", "answers", "metrics"],
+)
+def test_what_is_spoilt_is_told_by_what_reads_it_and_made_again_by_the_next_run(clone, spoil, names, reader):
+    results = clone.folder / "results"
     expected = content(results)
-    shard = results / "scores/tiny/origin/privacy-safe-n3-seed0/layers-000-000.parquet"
-    samples, judge = results / "samples/fairness-safe-n4-seed0.parquet", results / "judges/embedding/privacy.json"
-    answers = [results / f"answers/tiny/{name}/fairness.parquet" for name in ("random", "spin")]
-    parts = [folder / METRICS / f"{name}/spin.parquet" for name in ("perplexity", "divergence")]
-    flip(shard)
-    cut(judge)
-    make_old(samples)
-    swap(*answers)
-    swap(*parts)
-    swap(*sorted((results / "store/verdicts").iterdir())[:2])
-    flip(sorted((results / "store/verdicts").iterdir())[2])
-    # What is made of each, and is wanted.
-    wanted = ["results/masks/tiny/random.parquet", "results/verdicts/tiny/random/privacy.embedding.parquet"]
-    wanted += [
-        f"{METRICS}/hsic/spin/fairness-privacy.parquet",
-        f"{METRICS}/language.parquet",
-        f"{METRICS}/metrics.parquet",
-    ]
-    for name in wanted:
-        (folder / name).unlink()
-    told = clone.snakemake("--printshellcmds", *wanted, check=False)
-    for path in (shard, samples, judge, *answers, *parts):
-        name = path.relative_to(folder)
-        assert f"{name} is .{path.name}.spoilt now, and the next run makes it again." in told, name
+    spoil(*map(results.joinpath, names))
+    if reader == VERDICTS:
+        spoil_store(results)
+    (results / reader).unlink()
+    told = clone.snakemake("--", f"results/{reader}", check=False)
+    for path in map(results.joinpath, names):
+        name = path.relative_to(clone.folder)
+        assert f"{name} is .{path.name}.spoilt now, and the next run makes it again." in told
         assert not path.exists()
-    clone.snakemake("--printshellcmds", *wanted)
+    clone.snakemake("--", f"results/{reader}")
     found = {name: made for name, made in content(results).items() if not name.endswith(".spoilt")}
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
@@ -115,12 +121,26 @@ def as_nobody(command, folder):
 def test_results_that_may_not_be_written_are_read_and_told_and_not_harmed(clone, tmp_path):
     for part in (clone.folder / "base", clone.folder / "encoder", *clone.folder.parents[:3], *tmp_path.parents[:1]):
         part.chmod(0o755)
+    # As libraries write them, their owner alone reads weights.
+    weights = [clone.folder / name / "model.safetensors" for name in ("base", "encoder")]
+    for path in weights:
+        path.chmod(0o600)
     expected, uncouple = content(clone.folder / "results"), [sys.executable, "-m", "uncouple"]
     tmp_path.chmod(0o755)
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     figure = ["figures", "placement", "--from", f"{METRICS}/placement.parquet", "--model", "tiny"]
     figure += ["--style", "resources/figures.mplstyle", "--output"]
+    judge = ["judge", "results/answers/tiny/spin/privacy.parquet", "--judge", "embedding", "--output"]
+    judge += [tmp_path / "open/v", "--classifier", "results/judges/embedding/privacy.json"]
+    for words in (["verify", "results"], [*judge, "--model", "results/judges/embedding/model"]):
+        done = as_nobody([*uncouple, *words], clone.folder)
+        assert done.returncode == 1
+        told = done.stdout + done.stderr
+        assert "Permission denied: 'results/judges/embedding/model/model.safetensors'" in told
+        assert "Traceback" not in told
+    for path in weights:
+        path.chmod(0o644)
     for words in (
         [*figure, tmp_path / "open/placement.png"],
         ["verify", "results"],

@@ -61,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(parsed.verb, f"out of memory ({error}). {_less_memory(parsed)}")
         if told := failed_device(error):
             return _fail(parsed.verb, told)
+        # Weights of another user's, which libraries open.
+        if isinstance(error, PermissionError):
+            return _fail(parsed.verb, f"{error}. Check its permissions, or take a copy of your own.")
         raise
     return 0
 

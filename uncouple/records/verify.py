@@ -126,6 +126,8 @@ def _tell(check: Callable[[Path], Any], folder: Path) -> Iterator[str]:
         check(folder)
     except UncoupleError as error:
         yield str(error)
+    except OSError as error:
+        yield f"{folder}: cannot be read ({error}). Check its permissions and the disk."
 
 
 def _tail(path: Path, given: Path) -> tuple[str, ...] | None:
