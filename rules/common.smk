@@ -1,5 +1,6 @@
 # What the rules share: the experiment, its paths, and functions of wildcards. Light: every cluster job reads this.
 import atexit
+import contextlib
 import csv
 import functools
 import json
@@ -29,8 +30,8 @@ from uncouple.options import Scalar, to_flags, with_files
 from uncouple.progress import say
 from uncouple.records.files import digest
 from uncouple.records.fingerprint import fingerprint
-from uncouple.records.layout import WORKFLOW_RESULTS
-from uncouple.records.plan import tell_plan, told_plan
+from uncouple.records.layout import WORKFLOW_RESULTS, put_aside
+from uncouple.records.plan import stamp, tell_plan, told_plan
 from uncouple.reporting.pages import FORMS
 from uncouple.reporting.parts import FIGURE_FORMS, as_rst, caption, find_figure, of_all_models, of_each_model, parts
 from uncouple.scoring.options import Scoring
@@ -62,6 +63,8 @@ if PLAN:
     config.clear()
     config.update(PLAN["config"])
 CODE = PLAN.get("code", {})
+# Taken before any code is read: what is edited meanwhile is not what was planned with.
+STAMP = stamp()
 
 
 try:
@@ -376,8 +379,11 @@ def table_sources(wildcards):
 
 
 # Snakemake looks at the record alone: the step that makes a folder would never run again for the weights lost from it.
-if workflow.is_main_process:
+# A run that goes on may just be making one, so nothing is moved beside it.
+if workflow.is_main_process and not any(Path(".snakemake/locks").glob("*")):
     for record in filter(os.path.exists, PATHS.records()):
         if lost := missing_files(Path(record).parent):
             print(f"{record} counts as not made: {', '.join(lost)} lost or of another version.", file=sys.stderr)
-            os.unlink(record)
+            # Whoever may not write here is told by the step that reads it.
+            with contextlib.suppress(OSError):
+                put_aside(Path(record))

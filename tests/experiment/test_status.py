@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from uncouple.errors import UncoupleError, shown
@@ -190,3 +191,8 @@ def test_code_and_options_that_change_together_are_both_told():
     reason = f"{status.PARAMS}: Union of exclusive params before and now across all output: {before}"
     assert list(status._told(reason)) == ["its code has changed", "its options have changed"]
     assert list(status._told(f"Updated input files: a, b; {reason}"))[0] == "an input has changed"
+
+
+def test_the_logs_of_slurm_are_where_the_profile_has_them():
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    assert profile["slurm-logdir"] == status.SLURM_LOGS

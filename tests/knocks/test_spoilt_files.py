@@ -1,14 +1,20 @@
 """A file of the results that is spoilt, or in the place of another,
 is found by what reads it, and in a workflow put aside."""
 
+import errno
 import shutil
+import sys
+import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from records.whole import PHRASES
 
 from uncouple.commands import main
 from uncouple.evaluation.language import measure_language
+from uncouple.models import fingerprints
 from uncouple.models.fingerprints import HASHES_NAME, check_files, hashed_meanwhile, read_model_record
 from uncouple.records import files
 from uncouple.records.files import read_any
@@ -174,7 +180,42 @@ def test_what_is_missing_or_may_not_be_moved_is_told_alone(results, monkeypatch,
     assert (results / SPIN[2:]).exists()
 
 
+def test_raw_data_of_a_person_s_own_in_the_results_folder_is_not_moved(results, monkeypatch, capsys):
+    monkeypatch.setenv(WORKFLOW_RESULTS, str(results))
+    raw = results / "raw/alpaca.parquet"
+    raw.parent.mkdir()
+    pq.write_table(pa.table({"prompt": ["p"], "response": ["r"]}), raw)
+    flags = ["--dimension", "general", "--label", "safe", "--n", "2", "--output", str(results / "made.parquet")]
+    assert main(["samples", "--path", str(raw), *flags]) == 1
+    assert "there are only 1 rows" in capsys.readouterr().err
+    assert raw.exists()
+
+
 # Weights
+
+
+def test_a_step_that_is_asked_to_end_does_not_hash_on(checkpoint, monkeypatch):
+    def hash_file(path, ended):
+        assert ended.wait(60)
+        return ""
+
+    monkeypatch.setattr(fingerprints, "file_sha256", hash_file)
+    begun = time.monotonic()
+    with pytest.raises(SystemExit), hashed_meanwhile(checkpoint):
+        sys.exit(143)
+    assert time.monotonic() - begun < 30
+
+
+def test_weights_that_the_disk_cannot_read_are_spoilt(checkpoint, monkeypatch):
+    def fail(path, *ended):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(fingerprints, "file_sha256", fail)
+    with pytest.raises(files.SpoiltFile, match="not the file"), hashed_meanwhile(checkpoint):
+        pass
+    (checkpoint / HASHES_NAME).unlink(missing_ok=True)
+    with pytest.raises(files.SpoiltFile, match="not the file"):
+        check_files(checkpoint, read_model_record(checkpoint)["files"])
 
 
 def flip(path, keep_known=True):

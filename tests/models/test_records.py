@@ -51,9 +51,9 @@ def hashed(monkeypatch):
     """Names of the files that are hashed from here on."""
     names = []
 
-    def hash_file(path):
+    def hash_file(path, *ended):
         names.append(path.name)
-        return file_sha256(path)
+        return file_sha256(path, *ended)
 
     monkeypatch.setattr(records, "file_sha256", hash_file)
     return names
@@ -262,6 +262,16 @@ def test_missing_files_are_named(fetched):
     (fetched / RECORD_NAME).write_text("{}")
     assert missing_files(fetched) == [RECORD_NAME]
     assert missing_files(fetched / "gone") == [RECORD_NAME]
+
+
+def test_what_a_file_system_fails_to_show_is_not_missing(fetched, monkeypatch):
+    def fail(*_):
+        raise UncoupleError("a stale file handle")
+
+    monkeypatch.setattr(records, "read_model_record", fail)
+    assert missing_files(fetched) == []
+    (fetched / RECORD_NAME).unlink()
+    assert missing_files(fetched) == [RECORD_NAME]
 
 
 def test_a_link_whose_target_went_is_missing(copy, tmp_path):

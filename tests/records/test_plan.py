@@ -27,7 +27,9 @@ def package(tmp_path):
 def draw(package, monkeypatch, tmp_path):
     """A function that draws samples with that copy, as a job of a run that was planned with the package here."""
     monkeypatch.setenv(plan.VARIABLE, "")
-    plan.tell_plan(code={f"{root} {root.split(':')[0]}:add_flags": planned(root) for root in (SAMPLES, MEASURE)})
+    plan.tell_plan(
+        code={f"{root} {root.split(':')[0]}:add_flags": planned(root) for root in (SAMPLES, MEASURE)}, stamp=""
+    )
     (tmp_path / "raw.jsonl").write_text(json.dumps({"prompt": "p", "response": "r"}) + "\n")
 
     def run():
@@ -46,14 +48,14 @@ def planned(root):
 def test_jobs_are_told_what_was_planned(monkeypatch):
     monkeypatch.setenv(plan.VARIABLE, "")
     assert plan.told_plan() == {}
-    plan.tell_plan(config={"models": {"é": None}}, code={})
+    plan.tell_plan(config={"models": {"é": None}}, code={}, stamp="")
     assert plan.told_plan()["config"] == {"models": {"é": None}}
 
 
 def test_a_large_plan_fits_where_a_system_takes_128_kb(monkeypatch):
     monkeypatch.setenv(plan.VARIABLE, "")
     variants = {f"spin.{i}": {"kind": "suppress", "ratio": i / 10**6, "seed": i} for i in range(1000)}
-    plan.tell_plan(config={"variants": variants}, code={})
+    plan.tell_plan(config={"variants": variants}, code={}, stamp="")
     assert len(os.environ[plan.VARIABLE]) < 2**17 / 4
     assert subprocess.run(["true"]).returncode == 0
 

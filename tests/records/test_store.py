@@ -102,6 +102,19 @@ def test_an_entry_may_be_deleted_at_any_time(kept, monkeypatch):
     assert store.get(METRICS, KEY) is None
 
 
+def test_what_cannot_be_read_for_now_or_is_of_an_earlier_version_is_left(kept, monkeypatch, capsys):
+    store, entry = kept
+    table, record = read_table(entry, METRICS)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "read_table", lambda *_: (_ for _ in ()).throw(UncoupleError("a stale handle.")))
+        assert store.get(METRICS, KEY) is None
+    assert store.get(METRICS, KEY) is not None
+    write_table(table, entry, METRICS, {key: value for key, value in record.items() if key != module.ENTRY})
+    assert store.get(METRICS, KEY) is None
+    assert entry.exists()
+    assert "earlier versions" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_used_and_not_written(kept, tmp_path, capsys):
     store, entry = kept

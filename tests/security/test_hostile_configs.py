@@ -18,8 +18,17 @@ REFUSED = [
     ("a: &a {b: *a}", "nested more deeply"),
     ("a: " + "[" * 5000, "nested too deeply"),
     ("a: " + "{b: " * 200 + "1" + "}" * 200, "nested more deeply"),
-    ("a: !!python/object/apply:os.system ['touch ran']", "not YAML"),
-    ("a: !!python/name:os.system", "not YAML"),
+    ("a: !!python/object/apply:os.system ['touch ran']", "the tag .*os.system"),
+    ("a: !!python/name:os.system", "the tag .*os.system"),
+    ("a: !!pairs [b: 1]", "the tag .*pairs"),
+    # Merged keys are copied, and of copies again.
+    (
+        "\n".join(
+            [f"a0: &a0 {{{', '.join(f'k{i}: 1' for i in range(9))}}}"]
+            + [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+        ),
+        "more than 100,000 values",
+    ),
     ("a: 1\nb: 2\na: 3", "the key 'a'.* is there twice"),
     ("a: {b: 1, b: 2}", "the key 'b'.* is there twice"),
     ("- {c: 1}\n- {c: 1, d: 2, c: 3}", "the key 'c'.* is there twice"),

@@ -149,6 +149,12 @@ def test_a_template_without_end_is_ended(template, with_template, monkeypatch):
         ask_with(with_template(template))
 
 
+def test_a_template_that_makes_very_much_of_a_text_is_refused(with_template):
+    """Its tokens would take more memory than the bound has, and the library that makes them ends the process then."""
+    with pytest.raises(UncoupleError, match="its chat template makes 30,000,000 characters"):
+        ask_with(with_template("{{ messages[0]['content'][:1] * 30000000 }}"))
+
+
 @pytest.mark.parametrize("template", LEADING_OUT)
 def test_a_template_leads_nowhere(template, with_template, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

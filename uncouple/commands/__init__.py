@@ -14,7 +14,7 @@ from uncouple.models.devices import failed_device
 from uncouple.models.fingerprints import RECORD_NAME
 from uncouple.records.files import read_any
 from uncouple.records.fingerprint import load_part
-from uncouple.records.layout import parts_in_workflow
+from uncouple.records.layout import is_place, parts_in_workflow, put_aside
 from uncouple.records.plan import check_plan
 
 # Endings of the files that tell what they are.
@@ -105,18 +105,16 @@ def _put_aside(arguments: list[str]) -> Iterator[str]:
     for path in (Path(part) for word in arguments for part in {word, word.partition("=")[2]}):
         # Of a model's folder the record is what the workflow looks at.
         file = path / RECORD_NAME if path.is_dir() else path
-        if not parts_in_workflow(file) or file.suffix not in TOLD or not file.is_file():
+        if not is_place(parts_in_workflow(file)) or file.suffix not in TOLD or not file.is_file():
             continue
         try:
             read_any(file)
             if path.is_dir():
                 model_record(path)
         except SpoiltFile:
-            aside = file.with_name(f".{file.name}.spoilt")
             with contextlib.suppress(OSError):
-                os.replace(file, aside)
-                yield f"{file} is {aside.name} now, and the next run makes it again."
-        except UncoupleError:
+                yield f"{file} is {put_aside(file).name} now, and the next run makes it again."
+        except (UncoupleError, OSError):
             continue
 
 

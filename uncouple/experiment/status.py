@@ -60,6 +60,8 @@ FATAL = re.compile(
     r"|slurmstepd: error: |.*: command not found)",
     re.M,
 )
+# Where workflow/profiles/slurm has what SLURM says of its jobs, from the working directory on.
+SLURM_LOGS = "results/logs/slurm"
 # Bytes of a log that are read, and characters of a line that are told.
 TAIL, LONGEST = 16_384, 500
 
@@ -111,7 +113,7 @@ def find_status(experiment: Experiment, path: str | None, flags: Iterable[str] =
     """
     plan = _plan(path, flags)
     lock = _lock_time() if LOCKED in plan else None
-    logs = Path(experiment.results, "logs/slurm")
+    logs = Path(SLURM_LOGS)
     planned = {_key(job): job for job in _planned(plan)}
     known = dict.fromkeys(re.findall(r"^selected job (\w+)\n    wildcards: (.*)$", plan, re.M))
     jobs = [_job(rule, wildcards, planned.get((rule, wildcards)), logs, lock) for rule, wildcards in known]

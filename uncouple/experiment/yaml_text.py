@@ -1,6 +1,6 @@
 """YAML that somebody else may have written: what it says, or an error, and neither code nor memory without end."""
 
-from collections.abc import Iterator
+import math
 from typing import TYPE_CHECKING, Any
 
 from uncouple.errors import UncoupleError
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 PROGRAM = "__use_yte__"
 # Far more than any experiment has: of a text, and of what its aliases make of it.
 MOST_TEXT, MOST_VALUES, DEEPEST = 10**6, 100_000, 50
+# Tags of what a config is made of.
+TAG = "tag:yaml.org,2002:"
+TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge")
 
 
 def parse_yaml(text: str, where: object) -> Any:
@@ -30,8 +33,8 @@ def parse_yaml(text: str, where: object) -> Any:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if node and (twice := next(_twice(node), None)):
-            raise UncoupleError(f"{where}: the key {twice} is there twice in one place. Keep one of them.")
+        if node:
+            _check_nodes(node, where)
         value = loader.construct_document(node) if node else None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise UncoupleError(f"{where}: not YAML: {error}. Name an experiment's file.") from None
@@ -43,22 +46,42 @@ def parse_yaml(text: str, where: object) -> Any:
     return value
 
 
-def _twice(node: "Node") -> Iterator[str]:
-    """Keys that a mapping has twice, where their second value would be taken without a word."""
+def _check_nodes(top: "Node", where: object) -> None:
+    """What must be known before values are made of nodes.
+
+    Raises:
+        UncoupleError: a key twice in a mapping, whose second value would be taken without a word; a tag other than of
+            JSON's values and dates; or more values than `check_size` allows, merged keys (<<) and aliases included.
+    """
     import yaml
 
-    waiting, known = [node], {id(node)}
-    while waiting:
-        one = waiting.pop()
-        parts = [part for pair in one.value for part in pair] if isinstance(one, yaml.MappingNode) else []
+    sizes: dict[int, float] = {}
+
+    def size(node: "Node") -> float:
+        """Values that a node becomes, of one that is in itself without end."""
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = math.inf
+        if node.tag.removeprefix(TAG) not in TAGS:
+            raise UncoupleError(f"{where}: the tag {node.tag} (line {node.start_mark.line + 1}). Write it without.")
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
         keys = [key.value for key in parts[::2] if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
             twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-            yield f"{twice!r} (line {one.start_mark.line + 1} and after)"
-        for part in one.value if isinstance(one, yaml.SequenceNode) else parts:
-            if id(part) not in known:
-                known.add(id(part))
-                waiting.append(part)
+            told = f"{twice!r} (line {node.start_mark.line + 1} and after)"
+            raise UncoupleError(f"{where}: the key {told} is there twice in one place. Keep one of them.")
+        sizes[id(node)] = 1 + sum(map(size, node.value if isinstance(node, yaml.SequenceNode) else parts))
+        return sizes[id(node)]
+
+    if size(top) > 2 * MOST_VALUES:
+        raise _too_many(where)
+
+
+def _too_many(where: object) -> UncoupleError:
+    return UncoupleError(
+        f"{where}: more than {MOST_VALUES:,} values, or nested more deeply than {DEEPEST}, as aliases can make of a "
+        "few lines. Name an experiment's file."
+    )
 
 
 def check_size(value: Any, where: object) -> None:
@@ -73,8 +96,5 @@ def check_size(value: Any, where: object) -> None:
         inner = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else []
         count += len(inner)
         if count > MOST_VALUES or depth > DEEPEST:
-            raise UncoupleError(
-                f"{where}: more than {MOST_VALUES:,} values, or nested more deeply than {DEEPEST}, as aliases can make "
-                "of a few lines. Name an experiment's file."
-            )
+            raise _too_many(where)
         waiting += [(part, depth + 1) for part in inner]

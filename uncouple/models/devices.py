@@ -26,7 +26,10 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 # What torch says where one fails in the middle of a run, is lost or is taken away.
 GPU_FAILED = ("CUDA error: ", "HIP error: ", "NCCL error", "STATUS_EXECUTION_FAILED")
 # Faults of code among them, whose place a traceback shows, and of what the machine has.
-NO_FAILURE = ("device-side assert", "illegal memory access", "out of memory")
+NO_FAILURE = (
+    *("device-side assert", "illegal memory access", "misaligned address", "out of memory"),
+    *("invalid argument", "invalid configuration argument", "no kernel image"),
+)
 # Leases of this process, by GPU: they end with it, however it ends.
 _LEASES: dict[str, Any] = {}
 

@@ -1,6 +1,8 @@
 """Records of model folders: which files a folder should have, and whether they still are the same. Light to import."""
 
 import contextlib
+import errno
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,14 +63,30 @@ def read_model_record(folder: str | Path) -> dict[str, Any]:
 def missing_files(folder: str | Path) -> list[str]:
     """Names of the files that a folder's record lists and that are not there, or have another size.
 
-    A record that is missing or cannot be read is named itself: such a folder counts as not made.
+    A record that is missing or spoilt is named itself: such a folder counts as not made. What a file system only fails
+    to show, which it may do for a moment, is not missing.
     """
+    path = Path(folder) / RECORD_NAME
     try:
         files = read_model_record(folder)["files"]
-    except UncoupleError:
+    except SpoiltFile:
         return [RECORD_NAME]
-    found = {name: _stat(Path(folder) / name) for name in files}
-    return [name for name, (size, _) in files.items() if not found[name] or found[name][0] != size]
+    except UncoupleError:
+        return [] if _is_there(path) else [RECORD_NAME]
+    lost = []
+    for name, (size, _) in files.items():
+        found = _stat(Path(folder) / name)
+        if found[0] != size if found else not _is_there(Path(folder) / name):
+            lost.append(name)
+    return lost
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is there, or cannot be said not to be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def check_files(folder: str | Path, files: Mapping[str, Sequence[Any]]) -> None:
@@ -91,7 +109,7 @@ def check_files(folder: str | Path, files: Mapping[str, Sequence[Any]]) -> None:
         path, found = folder / name, _stat(folder / name)
         is_known = found and known.get(name, {}).get("stat") == found
         if found and found[0] == size:
-            hashed[name] = {"stat": found, "sha256": known[name]["sha256"] if is_known else file_sha256(path)}
+            hashed[name] = {"stat": found, "sha256": known[name]["sha256"] if is_known else _sha256(path, folder)}
         if hashed.get(name, {}).get("sha256") != sha256:
             raise _not_recorded(path, folder)
         if not is_known and found[2] > begun - SETTLED_NS:
@@ -113,17 +131,40 @@ def hashed_meanwhile(folder: str | Path) -> Iterator[None]:
     folder, record = Path(folder), {}
     if (folder / RECORD_NAME).exists():
         record = {n: sha256 for n, (_, sha256) in read_model_record(folder)["files"].items() if n.endswith(WEIGHTS)}
+    ended = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        hashes = {name: pool.submit(file_sha256, folder / name) for name in record}
-        try:
-            yield
-        finally:
+        hashes = {name: pool.submit(_sha256, folder / name, folder, ended) for name in record}
+
+        def compare() -> None:
             for name, found in hashes.items():
                 if found.result() != record[name]:
                     # Nobody may trust what was known of them.
                     with contextlib.suppress(OSError):
                         remove(folder / HASHES_NAME)
                     raise _not_recorded(folder / name, folder)
+
+        try:
+            yield
+        except Exception:
+            # Spoilt weights may be why.
+            compare()
+            raise
+        except BaseException:
+            # A step that is asked to end does so now.
+            ended.set()
+            raise
+        compare()
+
+
+def _sha256(path: Path, folder: Path, ended: threading.Event | None = None) -> str:
+    """SHA-256 of a file of a model folder; see `file_sha256`."""
+    try:
+        return file_sha256(path, ended)
+    except OSError as error:
+        # A disk that cannot read a block has lost it.
+        if error.errno != errno.EIO:
+            raise
+        raise _not_recorded(path, folder) from error
 
 
 def _not_recorded(path: Path, folder: Path) -> SpoiltFile:

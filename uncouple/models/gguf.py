@@ -11,8 +11,9 @@ from uncouple.models.load import quiet_transformers
 from uncouple.progress import say
 from uncouple.records.limits import bounded
 
-# What reading may take in memory: so much, and so much more for each byte of the file, whose weights have four bits.
-ROOM, GROWTH = 4 * 10**9, 40
+# Addresses that reading may take: so many, and more for each thread and for each byte of the file, whose weights have
+# four bits.
+ROOM, THREAD, GROWTH = 4 * 10**9, 2 * 10**8, 40
 SECONDS = 2 * 60 * 60
 # Bytes of a value by its type in the file; a text and a list say themselves how long they are.
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -100,7 +101,12 @@ def convert_gguf(folder: str | Path, name: str, output: str | Path) -> None:
     """
     path = Path(folder) / name
     held = check_gguf(path)
-    with bounded(name, ROOM + GROWTH * path.stat().st_size, SECONDS):
+    # Their libraries take addresses, and so does each thread that they start: the bound is of what comes after.
+    import torch  # noqa: F401
+    from transformers import AutoModelForCausalLM  # noqa: F401
+
+    room = ROOM + THREAD * (os.cpu_count() or 1)
+    with bounded(name, room + GROWTH * path.stat().st_size, SECONDS):
         try:
             _convert(folder, name, output, *held)
         except MemoryError:

@@ -18,6 +18,8 @@ Prompt = Literal["auto", "chat", "bare", "published"]
 PROMPTS = get_args(Prompt)
 # What a template may take for one text.
 TEMPLATE_MEMORY, TEMPLATE_SECONDS = 10**9, 20
+# Characters that it may make: so many, and so many for each of the texts'.
+TEMPLATE_TEXT, TEMPLATE_TIMES = 10**6, 20
 # Some templates tell the model today's date, and tokens must not change from day to day.
 DATE = {"date_string": "01 Jan 2025"}
 
@@ -63,34 +65,37 @@ def encode_question(tokenizer: PreTrainedTokenizerBase, question: str, prompt: s
     if prompt.name == "chat":
         turns = [{"role": "user", "content": question}]
         options = DATE | prompt.options
-        return list(fill_chat(tokenizer, turns, return_dict=True, **options)["input_ids"])
+        return list(tokenizer(fill_chat(tokenizer, turns, **options), add_special_tokens=False)["input_ids"])
     if prompt.name not in PROMPTS:
         raise UncoupleError(f"prompt format {prompt.name!r}: use one of {', '.join(PROMPTS)}.")
     plain = tokenizer(question, add_special_tokens=False)["input_ids"]
     return leading_special_tokens(tokenizer) + plain
 
 
-def fill_chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options: Any) -> Any:
+def fill_chat(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options: Any) -> str:
     """What a tokenizer's chat template makes of turns, up to where the model's next answer begins.
 
     transformers runs a template in a sandbox, which keeps it from files and from Python, and not from running on.
 
     Args:
         turns: dicts of role and content.
-        options: of `apply_chat_template`, and of the template.
+        options: of the template.
 
     Raises:
-        UncoupleError: the template fails, or takes too much.
+        UncoupleError: the template fails, takes too much or makes very much of the texts.
     """
     what = f"{tokenizer.name_or_path}: its chat template"
     with bounded(what, TEMPLATE_MEMORY, TEMPLATE_SECONDS):
         try:
-            return tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+            text: str = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **options)
         except MemoryError:
             raise
         # A template is a program, which can fail in any way.
         except Exception as error:
             raise UncoupleError(f"{what} does not take these texts ({error}).") from error
+    if len(text) > (most := TEMPLATE_TEXT + TEMPLATE_TIMES * sum(len(turn["content"]) for turn in turns)):
+        raise UncoupleError(f"{what} makes {len(text):,} characters of these texts, more than {most:,}. Do not use it.")
+    return text
 
 
 def encode_sample(

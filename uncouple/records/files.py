@@ -20,6 +20,8 @@ from uncouple.records.parsing import METADATA_KEY, Pathlike, parse_header, parse
 from uncouple.records.sealed import BLANK_SEAL, PARQUET_ENDS, REMEDY, SEAL_KEY, read_sealed, seal
 
 if TYPE_CHECKING:
+    from threading import Event
+
     import pyarrow as pa
     from torch import Tensor
 
@@ -372,7 +374,14 @@ def digest(*parts: Any) -> str:
     return sha.hexdigest()[:16]
 
 
-def file_sha256(path: Pathlike) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Pathlike, ended: "Event | None" = None) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits.
+
+    Args:
+        ended: once it is set, that of the bytes so far is given.
+    """
+    sha, room = hashlib.sha256(), memoryview(bytearray(2**18))
+    with open(path, "rb", buffering=0) as file:
+        while not (ended and ended.is_set()) and (length := file.readinto(room)):
+            sha.update(room[:length])
+    return sha.hexdigest()

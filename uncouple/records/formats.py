@@ -261,7 +261,7 @@ SWEEPS = Format(
     places=("metrics/sweeps.parquet",),
 )
 
-# What each long step took when it last ran, as Snakemake measured it: `memory` in bytes, resident at most; null where
+# What each long step took, as Snakemake measured it: `memory` in bytes, resident at most; null where
 # nothing was measured. `step` is the verb that it ran, `file` what Snakemake wrote of it.
 TIMES = Format(
     "times",

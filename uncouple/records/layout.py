@@ -31,6 +31,18 @@ def parts_in_workflow(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return path.relative_to(Path(results).absolute()).parts
 
 
+def is_place(parts: Sequence[str]) -> bool:
+    """Whether a file of ours may lie at a path, by its parts from the results folder on; what else lies there may be a
+    person's own."""
+    forms = TOPS.get(parts[0], []) if parts else []
+    return any(place.count("/") + 1 == len(parts) for form in forms for place in form.places)
+
+
+def put_aside(path: Path) -> Path:
+    """Give a spoilt file a hidden name, bytes and all, so that the next run makes it again; the new path."""
+    return path.replace(path.with_name(f".{path.name}.spoilt"))
+
+
 def misplaced(
     path: str | os.PathLike[str], parts: Sequence[str], form: Format, record: Record, table: "pa.Table | None" = None
 ) -> Iterator[str]:

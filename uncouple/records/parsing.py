@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from uncouple.errors import SpoiltFile
+from uncouple.errors import SpoiltFile, UncoupleError
 from uncouple.records.formats import Record
 from uncouple.records.limits import bounded
 from uncouple.records.sealed import REMEDY, SEAL_KEY
@@ -60,18 +60,19 @@ def parse_parquet(path: Pathlike, source: Any, size: int, *, is_ours: bool = Fal
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    fault, remedy = (SpoiltFile, REMEDY) if is_ours else (UncoupleError, "Name another file.")
     try:
         with bounded(str(path), ROOM + GROWTH * size):
             file = pq.ParquetFile(source)
             # What a column says of itself is not asked for: pyarrow ends the process where it is wrong.
             values = file.metadata.num_rows * max(1, file.metadata.num_columns)
             if values > VALUES + DENSITY * size:
-                raise SpoiltFile(f"{path}: it says that there are {values:,} values in its {size:,} bytes. {REMEDY}")
+                raise fault(f"{path}: it says that there are {values:,} values in its {size:,} bytes. {remedy}")
             table = file.read(use_threads=False)
             table = table if is_ours else _spelt_out(table)
             table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise SpoiltFile(f"{path}: not a readable Parquet file ({error}). Make it again.") from None
+        raise fault(f"{path}: not a readable Parquet file ({error}). {remedy}") from None
     return table
 
 

@@ -22,9 +22,10 @@ def tell_plan(**plan: Any) -> None:
     """Tell a plan to all processes that this one starts.
 
     Args:
-        plan: `code`, a dict of roots, joined by blanks, to their fingerprint; and what else jobs must know, for JSON.
+        plan: `code`, a dict of roots, joined by blanks, to their fingerprint; `stamp`, the `stamp` of before these were
+            taken; and what else jobs must know, for JSON.
     """
-    text = json.dumps(plan | {"stamp": _stamp()})
+    text = json.dumps(plan)
     os.environ[VARIABLE] = base64.b64encode(zlib.compress(text.encode())).decode()
 
 
@@ -44,7 +45,7 @@ def check_plan(root: str) -> None:
         UncoupleError: it is other code.
     """
     plan = told_plan()
-    if not plan or plan["stamp"] == _stamp():
+    if not plan or plan["stamp"] == stamp():
         return
     for roots, planned in plan["code"].items():
         first, *parts = roots.split()
@@ -55,7 +56,7 @@ def check_plan(root: str) -> None:
             )
 
 
-def _stamp() -> str:
+def stamp() -> str:
     """Of sizes and dates of the package's files. While it is the same no code is read: that takes most of a second."""
     found = [(path, path.stat()) for path in sorted(PACKAGE.rglob("*.py"))]
     told = [f"{path.relative_to(PACKAGE)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found]

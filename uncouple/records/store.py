@@ -50,7 +50,8 @@ class Store:
             key: see `Key`.
 
         Returns:
-            (pyarrow.Table, metadata), or None. A file that is not as it was written is removed.
+            (pyarrow.Table, metadata), or None. A file that is not as it was written is removed; one that cannot be read
+            is left.
         """
         path = self._place(form, key)
         # A file that only others may read is theirs to mend.
@@ -59,10 +60,13 @@ class Store:
         try:
             table, record = read_table(path, form)
             _check_entry(path, record)
-        except UncoupleError:
+        except SpoiltFile:
             say(f"store: {path} is broken; it is removed and made again")
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+            return None
+        except UncoupleError as error:
+            say(f"store: {error} It is made again.")
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -129,6 +133,8 @@ def _file_name(form: Format, key: Key) -> str:
 
 def _check_entry(path: Path, record: Record) -> None:
     """That an entry is under the name that it was put under."""
+    if ENTRY not in record:
+        raise UncoupleError(f"{path}: it does not say which entry it is, as none of earlier versions does.")
     if record.get(ENTRY) != path.stem:
         raise SpoiltFile(f"{path}: by its record this is the entry {record.get(ENTRY)}: it was put in another's place.")
 

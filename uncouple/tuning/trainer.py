@@ -208,7 +208,7 @@ def last_checkpoint(scratch: Path) -> str | None:
     whole = {}
     for folder in scratch.glob("checkpoint-*"):
         # A file that is half there, was spoilt on the disk or did not reach it before the power went.
-        with contextlib.suppress(UncoupleError):
+        with contextlib.suppress(UncoupleError, OSError):
             if read_json(folder / HASHES) == _hashes(folder):
                 whole[int(folder.name.rpartition("-")[2])] = folder
     last = whole[max(whole)] if whole else scratch / "none"

@@ -185,7 +185,7 @@ def fill_template(tokenizer: "PreTrainedTokenizerBase", written: str | None, que
         return re.sub(pattern, lambda found: question if found[0] == PLACEHOLDERS[0] else answer, written)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     try:
-        text: str = fill_chat(tokenizer, turns, tokenize=False, **DATE)
+        text = fill_chat(tokenizer, turns, **DATE)
     except UncoupleError as error:
         raise UncoupleError(f"{error} Give a template file.") from None
     return text

@@ -22,7 +22,8 @@ class Classifier(ModelJudge):
 
     def identity(self, files: dict[str, str | None]) -> dict[str, Any]:
         # The classifier says what encoder it was trained with.
-        return {"kind": self.kind, "classifier": file_sha256(*self.given(files, "classifier"))}
+        (classifier,) = self.given(files, "classifier")
+        return {"kind": self.kind, "classifier": file_sha256(classifier)}
 
     def open(self, files: dict[str, str | None], device: str) -> Judging:
         from uncouple.evaluation.judges.classifier import embedding_judge

@@ -1,4 +1,4 @@
-"""What the long steps took when they last ran, as Snakemake measured it: jobs, the time of all of them one after the
+"""What the long steps took, as Snakemake measured it: jobs, the time of all of them one after the
 other, the most memory that one had resident (not that of a GPU), and how many cores it kept busy on average. A job
 that took its results from the store took little, and its time says so. What trains a judge is of all models.
 """
