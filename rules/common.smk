@@ -330,6 +330,8 @@ ALL_TABLES = parts("tables", EXPERIMENT.measured)
 ALL_METRICS = [PATHS.metrics("metrics", model) for model in EXPERIMENT.models]
 FIGURES, TABLES = of_each_model(ALL_FIGURES), of_each_model(ALL_TABLES)
 FIGURES_ACROSS, TABLES_ACROSS = of_all_models(ALL_FIGURES), of_all_models(ALL_TABLES)
+DRAWN = [(name, part, "{model}") for name, part in FIGURES.items()]
+DRAWN += [(name, part, "models") for name, part in FIGURES_ACROSS.items()]
 # Snakemake takes captions from files alone, and these are docstrings: a word of one draws nothing.
 CAPTIONS = Path(tempfile.mkdtemp(prefix="uncouple-captions-"))
 atexit.register(shutil.rmtree, CAPTIONS, ignore_errors=True)
@@ -370,8 +372,11 @@ def needs_each(part):
     return [part.EACH] if hasattr(part, "EACH") else []
 
 
-def figure_sources(wildcards):
-    return PATHS.shown({kind for part in FIGURES.values() for kind in (part.TABLE, *needs_each(part))}, wildcards.model)
+def figure_sources(part, model):
+    """The tables that a figure is drawn from, of a model or of all models."""
+    if model == "models":
+        return ALL_METRICS
+    return lambda wildcards: PATHS.shown({part.TABLE, *needs_each(part)}, wildcards.model)
 
 
 def table_sources(wildcards):

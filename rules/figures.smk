@@ -2,44 +2,46 @@
 
 
 localrules:
-    draw_figures,
     draw_judge,
     measure_times,
     write_tables,
 
 
-# One job draws all: most of what a figure takes is the start of a process.
-rule draw_figures:
-    input:
-        tables=figure_sources,
-        style=EXPERIMENT.figures.style,
-    output:
-        png=[
-            report(
-                PATHS.figure(figure=name),
+# A job a figure, so that one that is edited is drawn alone. What is of all models together lies where those of a model
+# would, which is called `models`.
+for name, part, model in DRAWN:
+
+    rule:
+        name:
+            f"draw_figure_{name.replace('-', '_')}"
+        input:
+            tables=figure_sources(part, model),
+            style=EXPERIMENT.figures.style,
+        output:
+            png=report(
+                PATHS.figure(model, name),
                 caption=caption_file(part),
-                category="{model}",
+                category=model.replace("models", "all models"),
                 labels={"result": f"figure: {name}"},
-            )
-            for name, part in FIGURES.items()
-        ],
-        others=[PATHS.figure(figure=name, suffix=suffix) for name in FIGURES for suffix in FIGURE_FORMS[1:]],
-    log:
-        PATHS.log(PATHS.under("figures/{model}.png")),
-    conda:
-        "../envs/figures.yaml"
-    params:
-        model=lambda wildcards: flags(model=wildcards.model),
-        output=lambda wildcards: flags(output=[PATHS.figure(wildcards.model, suffix=suffix) for suffix in FIGURE_FORMS]),
-        names=list(FIGURES),
-        code=code_of("figures", parts=sorted({f"reporting.figures.{name.partition('-')[0]}" for name in FIGURES})),
-    shell:
-        "python -m uncouple figures {params.names:q}"
-        " --from {input.tables:q}"
-        " {params.model}"
-        " --style {input.style:q}"
-        " {params.output}"
-        " > {log:q} 2>&1"
+            ),
+            others=[PATHS.figure(model, name, suffix) for suffix in FIGURE_FORMS[1:]],
+        log:
+            PATHS.log(PATHS.figure(model, name)),
+        localrule: True
+        conda:
+            "../envs/figures.yaml"
+        params:
+            name=name,
+            model=lambda wildcards: flags(model=wildcards.get("model")),
+            order=figure_sources(part, model),
+            code=code_of("figures", parts=[f"reporting.figures.{name.partition('-')[0]}"]),
+        shell:
+            "python -m uncouple figures {params.name:q}"
+            " --from {input.tables:q}"
+            " {params.model}"
+            " --style {input.style:q}"
+            " --output {output:q}"
+            " > {log:q} 2>&1"
 
 
 rule draw_judge:
@@ -123,33 +125,6 @@ rule write_tables:
 
 
 # What is of all models together.
-if FIGURES_ACROSS:
-
-    use rule draw_figures as draw_figures_across with:
-        input:
-            tables=ALL_METRICS,
-            style=EXPERIMENT.figures.style,
-        output:
-            png=[
-                report(
-                    PATHS.figure("models", name),
-                    caption=caption_file(part),
-                    category="all models",
-                    labels={"result": f"figure: {name}"},
-                )
-                for name, part in FIGURES_ACROSS.items()
-            ],
-            others=[PATHS.figure("models", name, suffix) for name in FIGURES_ACROSS for suffix in FIGURE_FORMS[1:]],
-        log:
-            PATHS.log(PATHS.under("figures/models.png")),
-        params:
-            model="",
-            output=lambda wildcards: flags(output=[PATHS.figure("models", suffix=suffix) for suffix in FIGURE_FORMS]),
-            names=list(FIGURES_ACROSS),
-            order=ALL_METRICS,
-            code=code_of("figures", parts=[f"reporting.figures.{name}" for name in FIGURES_ACROSS]),
-
-
 if TABLES_ACROSS:
 
     use rule write_tables as write_tables_across with:

@@ -18,9 +18,12 @@ from edits import (
     touch,
 )
 
-# What is drawn of any table: one job draws all figures of a model, another writes all its tables.
-DRAWN = {"draw_figures": 1, "write_tables": 1}
-COLLECTED = {"collect_metrics": 1, "measure_times": 1, **DRAWN}
+# What is drawn of a model's metrics: a job a figure, and one that writes all its tables.
+OF_METRICS = ("ability", "agreement", "awareness", "hsic", "language", "price", "refusal", "tradeoff")
+FIGURES = {f"draw_figure_{name}": 1 for name in (*OF_METRICS, "coupling", "placement")}
+COLLECTED = {"collect_metrics": 1, "measure_times": 1, "write_tables": 1}
+COLLECTED |= {f"draw_figure_{name}": 1 for name in OF_METRICS}
+PLACEMENT = {"measure_placement": 1, "draw_figure_placement": 1}
 # What verdicts come to, and what answers come to besides.
 VERDICTS = {"measure_awareness": 1, **COLLECTED}
 ANSWERS = {"measure_language": 1, **VERDICTS}
@@ -30,12 +33,12 @@ JUDGED = {"judge_answers": 1, "judge_without_model": 1, "tell_refusals": 1}
 ASKED = {"ask_variants": 1, **JUDGED, **ANSWERS}
 MEASURED = dict.fromkeys(("measure_perplexity", "measure_divergence", "measure_ability", "measure_hsic"), 1)
 # A mask, where its weights are, and all of its variant; what else those jobs are asked for the store has.
-VARIANT = {"make_mask": 1, "measure_placement": 1, **ASKED, **MEASURED}
+VARIANT = {"make_mask": 1, **PLACEMENT, **ASKED, **MEASURED}
 # Both masks, of which one is written as a checkpoint, and both variants.
 # A checkpoint alone, of which the report tells how long it took.
 CHECKPOINT = {"write_checkpoint": 1, "measure_times": 1, "write_tables": 1}
 MASKED = {**VARIANT, "make_mask": 2, "write_checkpoint": 1}
-COUPLING = {"count_coupling": 1, **DRAWN}
+COUPLING = {"count_coupling": 1, "draw_figure_coupling": 1, "write_tables": 1}
 SELECTED = {**MASKED, **COUPLING}
 SCORED = {"score_shard": 6, **SELECTED}
 # One set of samples: two shards.
@@ -54,7 +57,7 @@ EDITS = {
     # What is drawn.
     "figure style": (
         change("resources/figures.mplstyle", "font.size: 10", "font.size: 11"),
-        {"draw_figures": 1, "draw_judge": 1},
+        {**FIGURES, "draw_judge": 1},
     ),
     "ratios of a figure": (set_value("figures/ratios", [0.005, 0.05]), COUPLING),
     # Values that change places, and orders.
@@ -87,7 +90,7 @@ EDITS = {
     ),
     "variants in another order": (
         reorder("variants", ["random", "published", "spin"]),
-        {"measure_placement": 1, **ANSWERS},
+        {**PLACEMENT, **ANSWERS},
     ),
     "judges in another order": (set_value("evaluation/judges", ["phrases", "embedding"]), VERDICTS),
     # The first dimension is A, and the pair of HSIC has the other name.
@@ -129,13 +132,16 @@ EDITS = {
     ),
     "another judge": (another_judge, {"judge_without_model": 1, **VERDICTS}),
     # The figure of how judges agree needs two.
-    "a judge less": (set_value("evaluation/judges", ["phrases"]), VERDICTS),
+    "a judge less": (
+        set_value("evaluation/judges", ["phrases"]),
+        {rule: 1 for rule in VERDICTS if rule != "draw_figure_agreement"},
+    ),
     "a new variant": (
         set_value("variants/more", {"kind": "suppress", "select": "union", "ratio": 0.01, "n": 3}),
         VARIANT,
     ),
     # The jobs that had it are another's now, and take what is left from the store.
-    "a variant less": (set_value("variants/random", None), {"measure_placement": 1, **ASKED, **MEASURED}),
+    "a variant less": (set_value("variants/random", None), {**PLACEMENT, **ASKED, **MEASURED}),
     "another group of variants": (
         set_value("evaluation/variants_per_job", 2),
         {
@@ -273,7 +279,7 @@ EDITS = {
         {"measure_awareness": 1, **COLLECTED},
     ),
     "a new selection rule": (new_rule, SELECTED),
-    "a new figure": (new_figure, {"draw_figures": 1}),
+    "a new figure": (new_figure, {"draw_figure_again": 1}),
     "a word of a caption": (
         change("uncouple/reporting/figures/coupling.py", "How many weights", "How many of them"),
         {},
@@ -288,9 +294,13 @@ EDITS = {
         {**ASKED, **MEASURED},
     ),
     "the default of a flag": (change("uncouple/scoring/options.py", "1e-3", "1.5e-3"), SCORED),
-    "code of figures": (
+    "code of a figure": (
+        change("uncouple/reporting/figures/hsic.py", "alpha=0.2", "alpha=0.3"),
+        {"draw_figure_hsic": 1},
+    ),
+    "code that some figures share": (
         change("uncouple/reporting/drawing.py", '"o"', '"s"'),
-        {"draw_figures": 1, "draw_judge": 1},
+        {f"draw_figure_{name}": 1 for name in ("ability", "awareness", "language", "refusal")} | {"draw_judge": 1},
     ),
     "the command of a rule": (change("rules/scores.smk", '" --output {output:q}"', '"  --output {output:q}"'), SCORED),
 }

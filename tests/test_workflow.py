@@ -96,7 +96,9 @@ def test_a_lost_file_alone_is_made_again(clone):
     content = path.read_bytes()
     path.unlink()
     (clone.folder / "results/tables/tiny/summary.md").unlink()
-    assert set(clone.stale()) == {"collect_metrics", "measure_times", "draw_figures", "write_tables"}
+    stale = {rule.removeprefix("draw_figure_") for rule in clone.stale()}
+    assert {"collect_metrics", "measure_times", "awareness", "write_tables"} <= stale
+    assert "placement" not in stale
     clone.snakemake()
     assert path.read_bytes() == content
 
@@ -151,8 +153,8 @@ def test_metrics_are_a_part_without_figures_and_figures_one_without_tables(clone
     clone.config["results"] = "results/anew"
     metrics, figures = (clone.snakemake("--dry-run", part) for part in ("metrics", "figures"))
     assert "rule collect_metrics:" in metrics
-    assert "draw_figures" not in metrics
-    assert "rule draw_figures:" in figures
+    assert "draw_figure" not in metrics
+    assert "rule draw_figure_awareness:" in figures
     assert "rule draw_judge:" in figures
     assert "write_tables" not in figures
 

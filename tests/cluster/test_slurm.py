@@ -132,7 +132,7 @@ def test_what_runs_a_model_is_a_job_that_sees_a_gpu_and_what_is_small_is_none(ti
             assert ran.devices[job["JobId"]] in ("0", "1")
     assert len([job for job in done if job["rule"] == "score_shard"]) == 3
     # The steps that wrote these ran where Snakemake did.
-    local = ("draw_samples", "fetch_model", "make_mask", "judge_without_model", "draw_figures", "write_tables")
+    local = ("draw_samples", "fetch_model", "make_mask", "judge_without_model", "draw_figure_awareness", "write_tables")
     assert all(f"localrule {name}:" in ran.log for name in local)
 
 

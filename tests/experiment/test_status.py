@@ -76,7 +76,7 @@ def test_what_is_stale_says_why(clone):
     assert why["measure_perplexity"] == {"its code has changed"}
     assert why["measure_hsic"] == {"its options have changed"}
     assert why["draw_questions"] == {"an input has changed"}
-    assert why["ask_variants"] == why["draw_figures"] == {"an input is made again"}
+    assert why["ask_variants"] == why["draw_figure_awareness"] == {"an input is made again"}
     assert "make_mask" not in why
     told = tell(clone)
     assert line_of(told, "all models", "samples").endswith("1 stale (an input has changed)")

@@ -17,7 +17,8 @@ from uncouple.errors import UncoupleError
 from uncouple.experiment.config import ROOT
 from uncouple.experiment.options import Experiment
 
-# The rules of each stage, in the order in which they follow each other; one of several groups has a number behind it.
+# The rules of each stage, in the order in which they follow each other; one of several groups has a number behind it,
+# and that of a figure its name.
 STAGES = {
     "samples": ("draw_samples", "draw_ordinary", "take_samples", "take_replies", "take_test_samples", "draw_questions"),
     "models": ("fetch_model", "fetch_judge"),
@@ -32,7 +33,7 @@ STAGES = {
         *("measure_divergence", "measure_hsic", "measure_placement", "measure_stability"),
         *("count_coupling", "find_sweeps", "collect_metrics", "measure_times"),
     ),
-    "figures": ("draw_figures", "draw_figures_across", "draw_judge", "write_tables", "write_tables_across"),
+    "figures": ("draw_figure", "draw_judge", "write_tables", "write_tables_across"),
 }
 STAGE_OF = {rule: stage for stage, rules in STAGES.items() for rule in rules}
 # The stage of jobs that are of no one model.
@@ -94,7 +95,7 @@ class Job:
 
 def stage_of(rule: str) -> str:
     """The stage of a rule; empty for a target, which makes nothing."""
-    return STAGE_OF.get(re.sub(r"_\d+$", "", rule), "")
+    return STAGE_OF.get(re.sub(r"(?<=^draw_figure)_.*|_\d+$", "", rule), "")
 
 
 def find_status(experiment: Experiment, path: str | None, flags: Iterable[str] = ()) -> tuple[list[Job], bool]:
