@@ -7,9 +7,9 @@ Three figures, each in a copy of the clone:
 - the Snakefile's own parse, of the default experiment: what `snakemake --list` takes more than Snakemake's start;
 - a dry run of 4 models with 40 variants each, of which nothing is made;
 - an edited figure on finished results of experiments/paper.yaml: from the command to the redrawn figures, one for each
-  model; and beside it an edit of what all figures share. The results are stand-ins, empty files of the right names, but for the tables that figures are drawn from. Those have the rows of
-  a finished run (--from; `make run` makes one) under the paper's names of models and variants. It is checked that
-  nothing else runs.
+  model; and beside it an edit of what all figures share. The results are stand-ins, empty files of the right names, but
+  for the tables that figures are drawn from. Those have the rows of a finished run (--from; `make run` makes one) under
+  the paper's names of models and variants. It is checked that nothing else runs.
 """
 
 import argparse
@@ -179,7 +179,9 @@ def main():
         seconds, jobs = time_plan(folder)
         rows.append({"what": "dry run, 4 models x 40 variants", "seconds": seconds, "jobs": jobs, "bar": 10.0})
         names = {"an edited figure, paper.yaml": 25.0, "edited code of all its figures": None}
-        for (what, bar), (seconds, jobs) in zip(names.items(), time_figures(folder, arguments.source.resolve())):
+        for (what, bar), (seconds, jobs) in zip(
+            names.items(), time_figures(folder, arguments.source.resolve()), strict=True
+        ):
             rows.append({"what": what, "seconds": seconds, "jobs": jobs, "bar": bar})
     print(describe_machine("cpu"))
     report(rows, arguments.json)
