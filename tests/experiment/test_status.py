@@ -47,7 +47,7 @@ def line_of(told, model, stage):
 def test_every_rule_has_a_stage_and_no_stage_a_rule_that_is_not_there():
     text = "".join(path.read_text() for path in [*(ROOT / "rules").glob("*.smk"), ROOT / "workflow/Snakefile"])
     names = re.findall(r"^ *(?:use )?rule (?:\w+ as )?(\w+)(?::| with:)$", text, re.M)
-    names += re.findall(r'f"(\w+)\{group\.suffix\}"', text)
+    names += re.findall(r'f"(\w+)(?:\{group\.suffix\}|_\{name\b.*\})"', text)
     assert {name for name in names if name not in TARGETS} == set(status.STAGE_OF)
     assert status.stage_of("ask_variants_12") == "answers"
 

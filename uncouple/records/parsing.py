@@ -60,7 +60,7 @@ def parse_parquet(path: Pathlike, source: Any, size: int, *, is_ours: bool = Fal
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fault, remedy = (SpoiltFile, REMEDY) if is_ours else (UncoupleError, "Name another file.")
+    fault, remedy = (SpoiltFile, REMEDY) if is_ours else (UncoupleError, "Give another file.")
     try:
         with bounded(str(path), ROOM + GROWTH * size):
             file = pq.ParquetFile(source)
