@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.axis import Axis  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
@@ -58,13 +59,15 @@ def draw_figures(
     sources = Sources(paths, model)
     with plt.style.context(str(style)):
         for name, module in modules.items():
-            figure = module.draw(*_drawn_from(module, name, sources))
-            # What is where is worked out once and not for each form, which takes a fifth of the time.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-            box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
-            for output in outputs:
-                _save(figure, box, Path(str(output).replace("{figure}", name)))
+            # A figure that has a layout engine is laid out for each form, and drawn once more for that.
+            is_laid_out = plt.rcParams["figure.constrained_layout.use"]
+            with plt.rc_context({"figure.constrained_layout.use": False}):
+                figure = module.draw(*_drawn_from(module, name, sources))
+                if is_laid_out:
+                    ConstrainedLayoutEngine().execute(figure)
+                box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+                for output in outputs:
+                    _save(figure, box, Path(str(output).replace("{figure}", name)))
             plt.close(figure)
 
 
