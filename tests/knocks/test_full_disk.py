@@ -2,6 +2,7 @@
 and with room the same command works. That of one file and one folder is tested in records/test_files.py."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def told(whole, model_folder, encoder, tmp_path_factory):
         commands[stage] = command.split()
     stages.write_text(json.dumps(commands))
     words = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", disk, sys.executable, HERE / "small_disk.py", stages]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
     assert len(lines) == len(STAGES), done.stderr
     return dict(lines)

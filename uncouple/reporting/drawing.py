@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 # The same figure must give the same file: no random ids and, below, no date.
@@ -160,13 +161,18 @@ def draw_intervals(
     marker: str = "o",
 ) -> None:
     """Marks with their intervals at (place, row); what has no value is left out."""
+    # What looks alike is drawn at once, which takes a third of the time.
+    alike: dict[tuple[str, bool], list[tuple[float, Row]]] = {}
     for number, (place, row) in enumerate(shown):
-        if row["value"] is None:
-            continue
-        face = color if filled is None or filled[number] else "white"
+        if row["value"] is not None:
+            face = color if filled is None or filled[number] else "white"
+            alike.setdefault((face, row["low"] is None), []).append((place, row))
+    for (face, is_bare), drawn in alike.items():
+        places, values = [place for place, _ in drawn], [row["value"] for _, row in drawn]
+        sides = None if is_bare else np.hstack([reach(row) or [] for _, row in drawn])
         # A mark at the edge of what a share can be is a whole mark.
         told = {"label": label, "clip_on": False, "zorder": 3}
-        ax.errorbar(row["value"], place, xerr=reach(row), fmt=marker, color=color, markerfacecolor=face, **told)
+        ax.errorbar(values, places, xerr=sides, fmt=marker, color=color, markerfacecolor=face, **told)
         # One entry of the legend is enough.
         label = None
 
