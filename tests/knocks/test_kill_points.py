@@ -91,7 +91,7 @@ POINTS = (
     Point("coupling", "measure", "coupling", REPLACE, "after"),
     Point("Snakemake, asked to end", "measure", "awareness", REPLACE, signal="SIGTERM", driver=True),
     Point("the one table", "measure", "collect", FSYNC),
-    Point("half a figure", "figures", "--model tiny", "matplotlib.figure:Figure.savefig", "half", n=4),
+    Point("half a figure", "figures", "figures awareness", "matplotlib.figure:Figure.savefig", "half", n=2),
     Point("a table of each form", "tables", "--model tiny", REPLACE, "after", "SIGINT", n=3),
 )
 
