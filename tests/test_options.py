@@ -35,7 +35,8 @@ from uncouple.selection.options import Selection
 SECTIONS = [Source, Place, Base, Placed, Running, Model, Scoring, ShardedScoring, Selection, Asking, Pairing, Hsic]
 SECTIONS += [Perplexity, Ability, Figures, *JUDGES.values(), *VARIANTS.values()]
 NO_FLAG = {"tasks"}
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+# Two dashes alone end a command line's flags, so nothing can be called that.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text != "--")
 SCALARS = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 PATTERNED = {
     "wheel": "some-wheel==1.0",
