@@ -64,7 +64,7 @@ if PLAN:
     config.update(PLAN["config"])
 CODE = PLAN.get("code", {})
 # Taken before any code is read: what is edited meanwhile is not what was planned with.
-STAMP = stamp()
+STAMP = workflow.is_main_process and stamp()
 
 
 try:
@@ -388,7 +388,7 @@ def table_sources(wildcards):
 if workflow.is_main_process and not any(Path(".snakemake/locks").glob("*")):
     for record in filter(os.path.exists, PATHS.records()):
         if lost := missing_files(Path(record).parent):
-            print(f"{record} counts as not made: {', '.join(lost)} lost or of another version.", file=sys.stderr)
+            say(f"{record} counts as not made: {', '.join(lost)} lost or of another version.")
             # Whoever may not write here is told by the step that reads it.
             with contextlib.suppress(OSError):
                 put_aside(Path(record))

@@ -76,7 +76,7 @@ def missing_files(folder: str | Path) -> list[str]:
     lost = []
     for name, (size, _) in files.items():
         found = _stat(Path(folder) / name)
-        if found[0] != size if found else not _is_there(Path(folder) / name):
+        if (found and found[0] != size) or not (found or _is_there(Path(folder) / name)):
             lost.append(name)
     return lost
 

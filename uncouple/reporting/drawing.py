@@ -161,18 +161,18 @@ def draw_intervals(
     marker: str = "o",
 ) -> None:
     """Marks with their intervals at (place, row); what has no value is left out."""
-    # What looks alike is drawn at once, which takes a third of the time.
-    alike: dict[tuple[str, bool], list[tuple[float, Row]]] = {}
+    # What looks alike is drawn at once: one by one, a figure of many variants takes half as much time again.
+    alike: dict[tuple[str, bool], list[tuple[float, float, Any]]] = {}
     for number, (place, row) in enumerate(shown):
         if row["value"] is not None:
-            face = color if filled is None or filled[number] else "white"
-            alike.setdefault((face, row["low"] is None), []).append((place, row))
+            face, sides = color if filled is None or filled[number] else "white", reach(row)
+            alike.setdefault((face, sides is None), []).append((place, row["value"], sides))
     for (face, is_bare), drawn in alike.items():
-        places, values = [place for place, _ in drawn], [row["value"] for _, row in drawn]
-        sides = None if is_bare else np.hstack([reach(row) or [] for _, row in drawn])
+        places, values, reaches = zip(*drawn, strict=True)
         # A mark at the edge of what a share can be is a whole mark.
         told = {"label": label, "clip_on": False, "zorder": 3}
-        ax.errorbar(values, places, xerr=sides, fmt=marker, color=color, markerfacecolor=face, **told)
+        xerr = None if is_bare else np.hstack(reaches)
+        ax.errorbar(values, places, xerr=xerr, fmt=marker, color=color, markerfacecolor=face, **told)
         # One entry of the legend is enough.
         label = None
 
