@@ -10,7 +10,7 @@ from uncouple.data.samples import draw, make_questions, make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
 from uncouple.records.files import read_table
-from uncouple.records.formats import QUESTIONS
+from uncouple.records.formats import QUESTIONS, SAMPLES
 
 
 @settings(max_examples=30, deadline=None)
@@ -126,6 +126,15 @@ def test_a_label_that_is_not_known(write_jsonl, tmp_path):
         make_samples(
             Source(path=str(write_jsonl("raw.jsonl", numbered(2)))), "fairness", "harmless", 1, 0, tmp_path / "x"
         )
+
+
+def test_a_set_has_the_name_of_its_file_and_that_one_is_a_name(write_jsonl, tmp_path):
+    raw = write_jsonl("raw.jsonl", numbered(2))
+    make_samples(Source(path=str(raw)), "fairness", "safe", None, 0, tmp_path / "fairness-test0.parquet")
+    assert read_table(tmp_path / "fairness-test0.parquet", SAMPLES)[1]["set"] == "fairness-test0"
+    with pytest.raises(UncoupleError, match="output '-x': a name"):
+        make_samples(Source(path=str(raw)), "fairness", "safe", None, 0, tmp_path / "-x.parquet")
+    assert not (tmp_path / "-x.parquet").exists()
 
 
 # The data that the published code draws from

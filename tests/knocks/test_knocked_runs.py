@@ -45,6 +45,7 @@ def spoil_store(results):
     flip(three)
 
 
+TRAINED, TRAINING = "judges/embedding/privacy.json", [f"samples/privacy-{n}.parquet" for n in ("safe-all", "test0")]
 HSIC, VERDICTS = "metrics/tiny/hsic/spin/fairness-privacy.parquet", "verdicts/tiny/random/privacy.embedding.parquet"
 ANSWERS = [f"answers/tiny/{name}/fairness.parquet" for name in ("random", "spin")]
 PARTS = [f"metrics/tiny/{name}/spin.parquet" for name in ("perplexity", "divergence")]
@@ -55,11 +56,12 @@ PARTS = [f"metrics/tiny/{name}/spin.parquet" for name in ("perplexity", "diverge
     [
         (flip, ["scores/tiny/origin/privacy-safe-n3-seed0/layers-000-000.parquet"], "masks/tiny/random.parquet"),
         (make_old, ["samples/fairness-safe-n4-seed0.parquet"], HSIC),
-        (cut, ["judges/embedding/privacy.json"], VERDICTS),
+        (swap, TRAINING, TRAINED),
+        (cut, [TRAINED], VERDICTS),
         (swap, ANSWERS, "metrics/tiny/language.parquet"),
         (swap, PARTS, "metrics/tiny/metrics.parquet"),
     ],
-    ids=["shard", "samples", "judge", "answers", "metrics"],
+    ids=["shard", "samples", "samples for another use", "judge", "answers", "metrics"],
 )
 def test_what_is_spoilt_is_told_by_what_reads_it_and_made_again_by_the_next_run(clone, spoil, names, reader):
     results = clone.folder / "results"

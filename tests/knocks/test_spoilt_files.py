@@ -34,6 +34,9 @@ VERDICTS = ["R/verdicts/m/origin/privacy.phrases.parquet", "R/verdicts/m/spin/pr
 PART, OTHER = "R/metrics/m/awareness.parquet", "R/metrics/m/language.parquet"
 PLACEMENT, COUPLING = "R/metrics/m/placement.parquet", "R/metrics/m/coupling.parquet"
 QUESTIONS, SWEEPS = "R/samples/questions/privacy.parquet", "R/metrics/sweeps.parquet"
+TRAINED_ON, TESTED_ON, ORDINARY = (
+    f"R/samples/{n}.parquet" for n in ("fairness-safe-all", "fairness-test0", "general-ordinary")
+)
 MODEL, MASKED = "--model R/models/m", f"--model R/models/m --variant spin={SPIN}"
 SELECTED = f"{MODEL} --scores {' '.join(SHARDS)} --dimensions fairness privacy"
 STYLE = ROOT / "resources/figures.mplstyle"
@@ -42,6 +45,11 @@ READ = {
     "score": (PRIVATE, FAIR, f"score {PRIVATE} {MODEL} --layers 0:0 --output OUT"),
     "tune": (GENERAL, FAIR, f"tune {PRIVATE} {GENERAL} {MODEL} --method lora --output OUT"),
     "train-judge": (PRIVATE, FAIR, f"train-judge {PRIVATE} --encoder R/models/m --output OUT"),
+    "train-judge, its tests": (
+        TESTED_ON,
+        TRAINED_ON,
+        f"train-judge {TRAINED_ON} --test {TESTED_ON} --encoder R/models/m --output OUT",
+    ),
     "mask": (SHARDS[2], SHARDS[4], f"mask {SELECTED} --ratio 0.01 --output OUT"),
     "mask, of two layers": (SHARDS[0], SHARDS[1], f"mask {SELECTED} --ratio 0.01 --output OUT"),
     "coupling": (SHARDS[3], SHARDS[5], f"measure coupling {SELECTED} --ratios 0.01 --output OUT"),
@@ -52,6 +60,11 @@ READ = {
     "perplexity": (SPIN, UNION, f"perplexity --path {PHRASES} {MASKED} --output OUT"),
     "divergence": (SPIN, UNION, f"divergence {GENERAL} {MASKED} --output OUT"),
     "divergence, its samples": (GENERAL, FAIR, f"divergence {GENERAL} {MASKED} --output OUT"),
+    "divergence, samples that variants are made with": (
+        ORDINARY,
+        GENERAL,
+        f"divergence {ORDINARY} {MASKED} --output OUT",
+    ),
     "ability": (SPIN, UNION, f"ability boolq={PHRASES} {MASKED} --output OUT"),
     "hsic": (SPIN, UNION, f"hsic {FAIR} {PRIVATE} {MASKED} --output OUT"),
     "judge": (ANSWERS[0], ANSWERS[1], f"judge {' '.join(ANSWERS)} --phrases {PHRASES} --output OUT-{{variant}}"),

@@ -115,6 +115,15 @@ SWAPS = {
     "verdicts": ("verdicts/m/origin/privacy.phrases.parquet", "verdicts/m/spin/privacy.phrases.parquet"),
     "masks": ("masks/m/spin.parquet", "masks/m/union.parquet"),
     "samples": ("samples/privacy-safe-n4-seed0.parquet", "samples/fairness-safe-n3-seed0.parquet"),
+    "samples to train a judge on and to test it on": (
+        "samples/fairness-safe-all.parquet",
+        "samples/fairness-test0.parquet",
+    ),
+    "samples and replies": ("samples/fairness-safe-all.parquet", "samples/fairness-refusals-all.parquet"),
+    "samples to score with and ordinary ones": (
+        "samples/general-safe-n5-seed0.parquet",
+        "samples/general-ordinary.parquet",
+    ),
     "shards": [f"scores/m/origin/privacy-safe-n4-seed0/layers-00{i}-00{i}.parquet" for i in (0, 1)],
     "shards of two sets": [
         f"scores/m/origin/{name}/layers-000-000.parquet" for name in ("privacy-safe-n4-seed0", "general-safe-n5-seed0")

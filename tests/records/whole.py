@@ -55,6 +55,9 @@ def whole(tmp_path_factory, model_folder):
         for layer in (0, 1):
             shards.append(results / f"scores/m/origin/{samples.stem}/layers-{layer:03d}-{layer:03d}.parquet")
             score_with(base, samples, shards[-1], first=layer, last=layer, **SCORING)
+    # Of one dimension, and alike but for what they are for.
+    for name in ("fairness-safe-all", "fairness-refusals-all", "fairness-test0", "general-ordinary"):
+        make_samples(source, name.partition("-")[0], "safe", None, 0, results / f"samples/{name}.parquet")
     for variant, select in (("spin", "intersection"), ("union", "union")):
         mask = results / f"masks/m/{variant}.parquet"
         make_mask(base, shards, mask, SELECTION.model_copy(update={"select": select}), variant=variant)

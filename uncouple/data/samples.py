@@ -12,6 +12,7 @@ from uncouple.errors import UncoupleError
 from uncouple.progress import say
 from uncouple.records.files import digest, write_table
 from uncouple.records.formats import LABELS, QUESTIONS, SAMPLES
+from uncouple.records.keys import check_name
 
 
 def make_samples(
@@ -24,7 +25,7 @@ def make_samples(
     *,
     apart: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """Draw `n` prompt-response pairs of a source and write them as a samples table.
+    """Draw `n` prompt-response pairs of a source and write them as a samples table, a set of its file's name.
 
     Args:
         apart: other draws, each its n and seed: what they take, and whatever has the prompt of a row that they take,
@@ -33,6 +34,7 @@ def make_samples(
     Raises:
         UncoupleError: the source cannot be read, a row is broken, or it has fewer than `n` rows.
     """
+    name = check_name("output", Path(output).stem)
     rows = check_rows(read_rows(source), source.fields("prompt", "response"), source)
     if label not in LABELS:
         raise UncoupleError(f"label {label!r}: use one of {', '.join(LABELS)}.")
@@ -50,7 +52,7 @@ def make_samples(
         {"id": i, "dimension": dimension, "label": label, "source": str(source), **row}
         for i, row in zip(ids, drawn, strict=True)
     ]
-    metadata = _metadata(source, dimension, n, seed, ids, len(rows)) | {"label": label}
+    metadata = _metadata(source, dimension, n, seed, ids, len(rows)) | {"set": name, "label": label}
     write_table(records, output, SAMPLES, metadata)
     say(f"samples: took {len(drawn)} of {len(rows)} rows of {source}" + ("" if n is None else f" with seed {seed}"))
 

@@ -146,7 +146,7 @@ class Paths:
         return self.sample_set(f"{GENERAL}-ordinary")
 
     def test_samples(self, dimension: str = "{dimension}", test: str | int = "{test}") -> str:
-        return self.under(f"samples/tests/{dimension}-{test}.parquet")
+        return self.sample_set(f"{dimension}-test{test}")
 
     def questions(self, dimension: str = "{dimension}") -> str:
         return self.under(f"samples/questions/{dimension}.parquet")

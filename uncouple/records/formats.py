@@ -133,22 +133,16 @@ VARIANT_KEYS = ("model", "variant", "base", "mask", "adapter", *MACHINE_KEYS, *_
 ASKING_KEYS = ("questions", "prompt", "max_new_tokens", "engine", "batches")
 ASKED_KEYS = (*VARIANT_KEYS, "dimension", *ASKING_KEYS, "noise")
 
+# `set` is the name of the file, which says what they are for: one that is of another name now is in another's place.
 SAMPLES = Format(
     "samples",
-    version=1,
-    keys=("dimension", "label", "source", "n", "seed", "available", "fingerprint"),
+    version=2,
+    keys=("set", "dimension", "label", "source", "n", "seed", "available", "fingerprint"),
     columns=_TEXTS | dict.fromkeys(("label", "prompt", "response", "source"), "string"),
     checks=(filled("id", "prompt", "response"), unique("id"), one_of("label", LABELS))
     + (as_recorded("dimension", "label"),),
     made_by="data.samples",
-    places=(
-        "samples/{dimension}-{label}-n{n}-seed{seed}.parquet",
-        "samples/{dimension}-{label}-all.parquet",
-        # Replies of a kind, whose name is no label.
-        "samples/{dimension}-*s-all.parquet",
-        "samples/{dimension}-ordinary.parquet",
-        "samples/tests/{dimension}-*.parquet",
-    ),
+    places=("samples/{set}.parquet",),
 )
 
 QUESTIONS = Format(

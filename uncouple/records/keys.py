@@ -99,7 +99,7 @@ _matrix: Test = lambda value: _object(value) and _shape(value.get("shape"))  # n
 # stands after the kind.
 KEYS: dict[str, tuple[str, Test]] = {
     **dict.fromkeys(
-        ("model", "variant", "base", "dimension", "judge", "name", "select", "module"), ("a name", is_name)
+        ("model", "variant", "base", "set", "dimension", "judge", "name", "select", "module"), ("a name", is_name)
     ),
     **dict.fromkeys(("model.name", "model.base", "samples.dimension"), ("a name", is_name)),
     "dimensions": ("names", _list(is_name)),
