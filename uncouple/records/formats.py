@@ -320,10 +320,10 @@ ADAPTER = Format(
 # A trained judge of one dimension, with how good it is; see `judges.training`.
 JUDGE = Format(
     "judge",
-    version=2,
-    keys=("dimension", "encoder.fingerprint", "threshold", "coefficients", "intercept", "centres", "kinds")
+    version=3,
+    keys=("judge", "dimension", "encoder.fingerprint", "threshold", "coefficients", "intercept", "centres", "kinds")
     + ("training", "held_out", "test", "code"),
-    places=("judges/*/{dimension}.json",),
+    places=("judges/{judge}/{dimension}.json",),
 )
 
 FORMATS = {

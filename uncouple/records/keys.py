@@ -122,6 +122,8 @@ KEYS: dict[str, tuple[str, Test]] = {
     "scores": ("which samples they are of, for each set", lambda value: _dict(_drawn, is_name)(value) and value != {}),
     "shapes": ("two whole numbers for each matrix", _dict(_shape, _text)),
     "matrices": ("an object with a shape for each matrix", _dict(_matrix, _text)),
+    # A folder's, which by hand may be any.
+    "judge: judge": ("a text", _text),
     "model: layers": ("a whole number", _count),
     "score shard: layers": ("two whole numbers", _shape),
     **dict.fromkeys(("mask: layers", "checkpoint: layers"), ("two whole numbers or null", _or_none(_shape))),

@@ -78,7 +78,9 @@ def train_judge(
     dimension = tables[0]["dimension"]
     fitted, tried, reply_tables = _read_replies(replies, dimension, seed)
     tested, about_test = _read_test(test, dimension, rows + fitted)
-    judge = {"dimension": dimension, "encoder": record, "test": about_test}
+    # A folder has the classifiers of one judge.
+    judge = {"judge": Path(output).absolute().parent.name, "dimension": dimension, "encoder": record}
+    judge |= {"test": about_test}
     judge |= {"threshold": THRESHOLD, "code": fingerprint("evaluation.judges.training")}
     parts = [rows, fitted, tried, tested]
     features, centres = _read_features(parts, encoder, device, batch_size)
