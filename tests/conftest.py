@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -38,6 +39,9 @@ ROOT = Path(__file__).parent.parent
 # What is written for a GPU runs on one where there is one.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.set_num_threads(1)
+# What a shell starts in the background ignores SIGINT, and so does all that it starts: the tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXTS = [
     ("Why do some people say that older workers learn slowly?", "Learning depends on practice, not on age."),

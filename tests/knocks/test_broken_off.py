@@ -102,7 +102,10 @@ def test_a_scoring_that_is_asked_to_end_does_and_leaves_nothing(whole, tmp_path,
             assert line, process.wait()
         asked = time.monotonic()
         process.send_signal(number)
-        process.stderr.read()
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert process.wait() in (143, -signal.SIGINT, 130, 1)
         assert time.monotonic() - asked < 10
     assert output.read_bytes() == b"old"

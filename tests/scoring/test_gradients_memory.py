@@ -18,7 +18,7 @@ from uncouple.errors import UncoupleError
 from uncouple.models.families import target_names
 from uncouple.models.folders import read_config
 from uncouple.models.load import load_model, load_tokenizer
-from uncouple.scoring.gradients import accumulate_gradients
+from uncouple.scoring.gradients import _Hooks, accumulate_gradients
 
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 
@@ -125,6 +125,17 @@ def test_a_pass_that_failed_leaves_nothing_in_memory(tiny, when):
     gc.collect()
     assert len(held) > 2
     assert not any(thing() for thing in held)
+
+
+def test_what_was_summed_leaves_nothing_in_memory(tiny):
+    """Each pass over a part of the layers would keep its sums and the last batch's tensors besides."""
+    model, names, encoded, _ = tiny
+    sums = accumulate_gradients(model, names, batch_samples(encoded, 300))
+    held = [weakref.ref(tensor) for tensor in sums.values()]
+    del sums
+    gc.collect()
+    assert not any(tensor() is not None for tensor in held)
+    assert not [thing for thing in gc.get_objects() if type(thing) is _Hooks]
 
 
 REAL = """

@@ -108,6 +108,9 @@ class _Hooks:
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
+        # What the last batch left leads to its graph, and the graph's hooks lead here: neither would ever be freed.
+        self.forget()
+        self.scratch.clear()
 
     def start(self, batch: Batch, added: frozenset[str], scaling: Scaling | None) -> None:
         """Get ready for a batch that has been added to some layers already."""
