@@ -161,9 +161,10 @@ def local_file(rows):
 
 
 @functools.cache
-def content_of(path):
-    """The content of a user's file of rows: Snakemake looks at dates, and the clock of who edited it may be behind."""
-    return f"content {content_fingerprint([path], path)}" if path and path != PROMPTS.path else ""
+def content_of(*paths):
+    """The content of a user's files: Snakemake looks at dates, and the clock of who edited them may be behind."""
+    told = [path for path in paths if path and path != PROMPTS.path]
+    return f"content {content_fingerprint(told, told[0])}" if told else ""
 
 
 def row_content(wildcards):
@@ -293,6 +294,11 @@ def judge_inputs(wildcards):
     record = record_of_judge(name)
     paths = [path for by_dimension in PATHS.judge_files(name).values() for path in by_dimension.values()]
     return list(dict.fromkeys(record if f"{path}/".startswith(f"{Path(record).parent}/") else path for path in paths))
+
+
+def judge_content(wildcards):
+    """The content of what a judge needs and no step makes, such as its phrases."""
+    return content_of(*(path for path in judge_inputs(wildcards) if not path.startswith(f"{EXPERIMENT.results}/")))
 
 
 def judge_flags(wildcards):

@@ -107,6 +107,7 @@ rule judge_answers:
         runtime=growing(240),
     params:
         options=judge_flags,
+        content=judge_content,
         output=lambda wildcards: flags(output=PATHS.verdicts(wildcards.model, judge=wildcards.judge)),
         code=code_of("judge"),
     shell:
@@ -204,6 +205,7 @@ rule measure_language:
         options=lambda wildcards: flags(
             phrases=[f"{name}={EXPERIMENT.dimensions[name].phrases}" for name in EXPERIMENT.counted]
         ),
+        content=lambda wildcards: content_of(*(EXPERIMENT.dimensions[name].phrases for name in EXPERIMENT.counted)),
         code=code_of("measure", "language"),
     shell:
         "python -m uncouple measure language {input.answers:q}"
@@ -240,6 +242,7 @@ for group in EXPERIMENT.plain_groups:
         params:
             variants=variant_flags(group.variants),
             options=lambda wildcards: flags(EVALUATION.perplexity, dtype=EVALUATION.dtype),
+            content=lambda wildcards: content_of(EVALUATION.perplexity.path),
             running=placed,
             output=lambda wildcards: flags(output=PATHS.metrics("perplexity/{variant}", wildcards.model)),
             code=code_of("perplexity"),
@@ -278,6 +281,7 @@ for group in EXPERIMENT.plain_groups:
         params:
             variants=variant_flags(group.variants),
             tasks=[f"{task}={path}" if path else task for task, path in TASKS.items()],
+            content=lambda wildcards: content_of(*TASKS.values()),
             options=lambda wildcards: flags(EVALUATION.ability, but=("tasks",), dtype=EVALUATION.dtype),
             running=placed,
             output=lambda wildcards: flags(output=PATHS.metrics("ability/{variant}", wildcards.model)),

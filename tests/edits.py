@@ -55,6 +55,16 @@ def change(path, old, new):
     return lambda clone: clone.edit(path, old, new)
 
 
+def with_an_old_date(path, edit):
+    """An edit of a file that is older than what was made of it."""
+
+    def edited(clone):
+        edit(clone)
+        os.utime(clone.folder / path, (10**9,) * 2)
+
+    return edited
+
+
 def append(path, text):
     def edit(clone):
         with open(clone.folder / path, "a") as file:

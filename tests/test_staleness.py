@@ -16,6 +16,7 @@ from edits import (
     set_value,
     swap,
     touch,
+    with_an_old_date,
 )
 
 # What is drawn of a model's metrics: a job a figure, and one that writes all its tables.
@@ -182,6 +183,18 @@ EDITS = {
     "the text of perplexity": (change("raw/text.txt", "The Nile", "The Rhine"), {"measure_perplexity": 1, **COLLECTED}),
     "the rows of a task": (change("raw/boolq.jsonl", "The Nile", "The Rhine"), {"measure_ability": 1, **COLLECTED}),
     "a phrase": (append("resources/phrases/privacy.txt", "certainly not\n"), {"judge_without_model": 1, **ANSWERS}),
+    "the text of perplexity, with an old date": (
+        with_an_old_date("raw/text.txt", change("raw/text.txt", "The Nile", "The Rhine")),
+        {"measure_perplexity": 1, **COLLECTED},
+    ),
+    "the rows of a task, with an old date": (
+        with_an_old_date("raw/boolq.jsonl", change("raw/boolq.jsonl", "The Nile", "The Rhine")),
+        {"measure_ability": 1, **COLLECTED},
+    ),
+    "a phrase, with an old date": (
+        with_an_old_date("resources/phrases/privacy.txt", append("resources/phrases/privacy.txt", "certainly not\n")),
+        {"judge_without_model": 1, **ANSWERS},
+    ),
     "a lost table that nothing needs": (remove("results/metrics/tiny/metrics.parquet"), {}),
     "a lost table that a lost summary needs": (
         remove("results/metrics/tiny/metrics.parquet", "results/tables/tiny/summary.md"),

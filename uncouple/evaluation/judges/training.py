@@ -61,7 +61,7 @@ def train_judge(
     Args:
         sample_tables: samples tables of one dimension, both labels among them. The same pair counts once a label.
         encoder: an encoder folder.
-        output: the JSON file to write.
+        output: the JSON file to write, in a folder that has the judge's name.
         replies: samples tables of this and of other dimensions; those labelled safe are refusals and cautions, those
             labelled unsafe compliances. Without any of this dimension the judge is not tested on such answers.
         test: samples tables of the same dimension and other origin, predicted by the final fit. Rows whose prompt is
@@ -78,10 +78,8 @@ def train_judge(
     dimension = tables[0]["dimension"]
     fitted, tried, reply_tables = _read_replies(replies, dimension, seed)
     tested, about_test = _read_test(test, dimension, rows + fitted)
-    # A folder has the classifiers of one judge.
     judge = {"judge": Path(output).absolute().parent.name, "dimension": dimension, "encoder": record}
-    judge |= {"test": about_test}
-    judge |= {"threshold": THRESHOLD, "code": fingerprint("evaluation.judges.training")}
+    judge |= {"test": about_test, "threshold": THRESHOLD, "code": fingerprint("evaluation.judges.training")}
     parts = [rows, fitted, tried, tested]
     features, centres = _read_features(parts, encoder, device, batch_size)
     weights = HELP if dimension == REFUSAL else (REPLIES_SHARE, REFUSAL_COST)
