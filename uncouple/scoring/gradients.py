@@ -110,7 +110,6 @@ class _Hooks:
             handle.remove()
         # What the last batch left leads to its graph, and the graph's hooks lead here: neither would ever be freed.
         self.forget()
-        self.scratch.clear()
 
     def start(self, batch: Batch, added: frozenset[str], scaling: Scaling | None) -> None:
         """Get ready for a batch that has been added to some layers already."""
